@@ -1,4 +1,4 @@
-"""Names of things. One alphabet for all of them, because each becomes a token of a NATS subject and part of a file name."""
+"""Names of things: one alphabet for all, as each becomes a token of a NATS subject and part of a file name."""
 
 import re
 from typing import Annotated, NewType

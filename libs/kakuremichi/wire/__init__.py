@@ -1,0 +1,1 @@
+"""Everything that crosses NATS, as data: subjects, signed envelopes, records, requests, commands, facts."""

@@ -1,0 +1,227 @@
+"""What the portal asks of the registry: commands and queries, with their answers. Decoded strictly."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
+from kakuremichi.model.keys import PublicKeyField, VerifyKeyField
+from kakuremichi.wire.identity import Hash, Role
+from kakuremichi.wire.records import Kind
+from kakuremichi.wire.signing import Signed
+
+IdempotencyKey = Annotated[str, Meta(max_length=128)]
+Text = Annotated[str, Meta(max_length=512)]
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """Base: who asks (an authenticated person or program) and, for writes, under which idempotency key."""
+
+    actor: Text
+    idempotency_key: IdempotencyKey = ""
+
+
+class CreateToken(Command, frozen=True, kw_only=True, tag="create-token.v1"):
+    role: Role
+    node_id: NodeIdField
+    pool: PoolNameField
+    secret_hash: Hash  # SHA-256; the portal made the secret and shows it once, it never crosses the bus
+    ttl_s: Annotated[int, Meta(ge=1, le=3600)] = 3600
+
+
+class EnrolNode(Command, frozen=True, kw_only=True, tag="enrol-node.v1"):
+    secret_hash: Hash
+    identity_key: VerifyKeyField
+    sealing_key: PublicKeyField
+    networks: Annotated[tuple[Text, ...], Meta(max_length=128)]  # CIDR; what the host uses already
+    endpoints: Annotated[tuple[Text, ...], Meta(max_length=8)]  # gateways: "IP:port"
+    source: Text  # the address that the request came from
+
+
+class RemoveNode(Command, frozen=True, kw_only=True, tag="remove-node.v1"):
+    node_id: NodeIdField
+    role: Role
+    cascade: bool = False
+
+
+class TargetInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A private service as the agent's site sees it: a literal address, or loopback of the agent itself."""
+
+    agent: NodeIdField
+    address: Text = "127.0.0.1"
+    port: int
+
+
+class PublishService(Command, frozen=True, kw_only=True, tag="publish-service.v1"):
+    """Create, or replace whole: `create_only` makes an existing service a conflict."""
+
+    service_id: ServiceIdField
+    pool: PoolNameField
+    kind: Kind
+    host: str = ""
+    path: str = ""
+    first_port: int = 0
+    last_port: int = 0
+    sources: tuple[str, ...] = ()
+    targets: tuple[TargetInput, ...] = ()
+    create_only: bool = False
+
+
+class UnpublishService(Command, frozen=True, kw_only=True, tag="unpublish-service.v1"):
+    service_id: ServiceIdField
+
+
+class ListNodes(Command, frozen=True, kw_only=True, tag="list-nodes.v1"):
+    role: Role
+
+
+class ListServices(Command, frozen=True, kw_only=True, tag="list-services.v1"):
+    pass
+
+
+class ListTokens(Command, frozen=True, kw_only=True, tag="list-tokens.v1"):
+    pass
+
+
+class ListEvents(Command, frozen=True, kw_only=True, tag="list-events.v1"):
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    newest_first: bool = False
+
+
+AnyCommand = (
+    CreateToken
+    | EnrolNode
+    | RemoveNode
+    | PublishService
+    | UnpublishService
+    | ListNodes
+    | ListServices
+    | ListTokens
+    | ListEvents
+)
+
+
+class Result(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of the answers."""
+
+
+class FeedPosition(Struct, frozen=True, kw_only=True):
+    feed: str
+    feed_seq: int
+    nodes: tuple[NodeIdField, ...]  # who reads this feed
+
+
+class Written(Result, frozen=True, kw_only=True, tag="written.v1"):
+    """A write stands: the log's sequence, and how far the feeds that it touched have to come."""
+
+    seq: int
+    log_id: str
+    positions: tuple[FeedPosition, ...]
+    changed: bool = True  # False: the same request was answered before, or nothing was to change
+    token_id: str = ""
+    expires_at: str = ""
+
+
+class Enrolled(Result, frozen=True, kw_only=True, tag="enrolled.v1"):
+    deployment: bytes
+    certificate: Signed
+    trust: Signed
+    feed_key: Signed
+    endpoints: tuple[str, ...]
+
+
+class Problem(Result, frozen=True, kw_only=True, tag="problem.v1"):
+    """A refusal. `status` is the HTTP status that fits it; `field` names what would have to be different."""
+
+    status: int
+    code: str
+    detail: str
+    field: str = ""
+    holders: tuple[str, ...] = ()  # 409: who holds what was asked for, or what stands in the way
+
+
+class NodeView(Struct, frozen=True, kw_only=True):
+    node_id: str
+    role: Role
+    pool: str
+    slot: int
+    subnet: str
+    endpoints: tuple[str, ...]
+    public_key: str  # base64, "" before the first announcement
+    epoch: int
+    state: Literal["enrolled", "live", "offline"]
+    last_report_at: str  # RFC 3339, "" if never
+    cursors: tuple[tuple[str, int], ...]
+    behind: int  # items of its feeds that it has not reported as applied
+    errors: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    version: str
+
+
+class TargetView(Struct, frozen=True, kw_only=True):
+    target_id: str
+    agent: str
+    address: str
+    port: int
+    agent_port: int
+
+
+class ServiceView(Struct, frozen=True, kw_only=True):
+    service_id: str
+    pool: str
+    kind: Kind
+    host: str
+    path: str
+    first_port: int
+    last_port: int
+    sources: tuple[str, ...]
+    targets: tuple[TargetView, ...]
+    state: Literal["active", "no-target"]
+    carried_by: Literal["nftables", "haproxy"]
+    updated_seq: int
+    errors: tuple[tuple[str, str], ...]  # (node, sentence)
+
+
+class TokenView(Struct, frozen=True, kw_only=True):
+    token_id: str
+    role: Role
+    node_id: str
+    pool: str
+    expires_at: str
+    state: Literal["open", "used", "expired"]
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    seq: int
+    at: str
+    actor: str
+    topic: str
+    fact: str  # the fact as JSON text, as it stands in the log
+    trace_id: str
+    head: str  # hex, the chain's hash after this row
+
+
+class Nodes(Result, frozen=True, kw_only=True, tag="nodes.v1"):
+    items: tuple[NodeView, ...]
+
+
+class Services(Result, frozen=True, kw_only=True, tag="services.v1"):
+    items: tuple[ServiceView, ...]
+
+
+class Tokens(Result, frozen=True, kw_only=True, tag="tokens.v1"):
+    items: tuple[TokenView, ...]
+
+
+class Events(Result, frozen=True, kw_only=True, tag="events.v1"):
+    items: tuple[EventView, ...]
+
+
+AnyResult = Written | Enrolled | Problem | Nodes | Services | Tokens | Events
+
+
+class AcceptKey(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="accept-key.v1"):
+    """The keyring asks the registry's transaction to decide about an announcement that it found sound."""
+
+    announcement: Signed

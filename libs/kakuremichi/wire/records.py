@@ -1,0 +1,154 @@
+"""Records: the whole desired state of one key in a feed, or its tombstone. Never what changed inside.
+
+Sent by the control plane, so read tolerantly within a tag: a field may be added only if ignoring it grants
+nothing, else it is a new tag.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from kakuremichi.model.ids import LogId, NodeIdField, ServiceIdField
+from kakuremichi.wire.codec import WireError, decode
+from kakuremichi.wire.identity import Hash
+from kakuremichi.wire.signing import Signed
+
+Proto = Literal["tcp", "udp"]
+Kind = Literal["http", "tls", "tcp", "udp"]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Record(Struct, frozen=True, kw_only=True, array_like=True):
+    """Base of what a feed carries."""
+
+
+class AgentPeer(Record, frozen=True, kw_only=True, tag="agent-peer.v1"):
+    """To gateways: an agent of the pool and its key."""
+
+    node_id: NodeIdField
+    certificate: Signed
+    announcement: Signed
+
+
+class GatewayPeer(Record, frozen=True, kw_only=True, tag="gateway-peer.v1"):
+    """To agents: a gateway of the pool, its key and where it is reached."""
+
+    node_id: NodeIdField
+    certificate: Signed
+    announcement: Signed
+
+
+class RouteTarget(Struct, frozen=True, kw_only=True, array_like=True):
+    target_id: str
+    agent: NodeIdField
+    agent_port: Port  # first port of a range
+    weight: int = 100
+    priority: int = 0  # higher ones are used only when no lower one is left
+    drain: bool = False
+
+
+class Route(Record, frozen=True, kw_only=True, tag="route.v1"):
+    """To gateways: a service and where its visitors go."""
+
+    service_id: ServiceIdField
+    kind: Kind
+    host: str  # http and tls: the exact name, lower case; else ""
+    path: str  # http: a path prefix, "" for all
+    first_port: int  # tcp and udp: the public ports; else 0
+    last_port: int
+    sources: tuple[str, ...]  # who may visit, in CIDR form; () is everybody
+    targets: tuple[RouteTarget, ...]  # () is the state "no-target"
+    policy: str = ""
+    certificates: tuple[str, ...] = ()
+
+
+class Target(Record, frozen=True, kw_only=True, tag="target.v1"):
+    """To one agent: a port on its tunnel address and the private service behind it."""
+
+    target_id: str
+    service_id: ServiceIdField
+    proto: Proto
+    agent_port: Port  # first of a range; a range keeps its numbers
+    agent_last_port: Port
+    address: str  # literal address; "" if `name` is to be resolved at the site
+    name: str
+    port: Port
+    check: str = ""
+
+
+class Revocation(Record, frozen=True, kw_only=True, tag="revocation.v1"):
+    """Keys of this node up to and including `epoch` are worth nothing any more."""
+
+    node_id: NodeIdField
+    epoch: int
+
+
+class Gone(Record, frozen=True, kw_only=True, tag="gone.v1"):
+    """The tombstone of one key: `kind` is the tag without its version."""
+
+    kind: str
+    key: str
+
+
+AnyRecord = AgentPeer | GatewayPeer | Route | Target | Revocation | Gone
+TAGS = tuple(
+    sorted(str(kind.__struct_config__.tag) for kind in (AgentPeer, GatewayPeer, Route, Target, Revocation, Gone))
+)
+
+
+class FeedItem(Struct, frozen=True, kw_only=True, array_like=True):
+    """One message of a feed. Its SHA-256 (over the bytes as signed) is the next item's `prev_hash`."""
+
+    log_id: LogId
+    feed: str
+    feed_seq: Annotated[int, Meta(ge=1)]  # dense: a missing number is a lost message
+    prev_hash: Hash
+    record: Raw
+
+
+class Head(Struct, frozen=True, kw_only=True, array_like=True):
+    """How far a feed has come: the beacon, and the anchor of a snapshot."""
+
+    log_id: LogId
+    feed: str
+    feed_seq: Annotated[int, Meta(ge=0)]
+    hash: Hash  # of the last item, zeros before the first
+    count: Annotated[int, Meta(ge=0)]  # live records
+    sum: Hash  # SHA-256 of every live item's body, added modulo 2^256, big endian
+    at_ms: int  # Unix ms, for people; never for order
+
+
+class UnknownRecord(Struct, frozen=True):
+    """A tag that this program does not know: the cursor moves on, the node reports it."""
+
+    tag: str
+
+
+def decode_record(raw: bytes) -> AnyRecord | UnknownRecord:
+    """The record of a feed item; :class:`WireError` if it is none at all."""
+    try:
+        first = msgspec.msgpack.decode(raw, type=list[Raw])[:1]
+        tag = msgspec.msgpack.decode(first[0], type=str) if first else ""
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"record: not an array that begins with its tag ({error})") from error
+    if tag not in TAGS:
+        return UnknownRecord(tag)
+    return decode(raw, AnyRecord, name=tag)  # type: ignore[arg-type]  # a union is a type for msgspec
+
+
+def key_of(record: AnyRecord) -> tuple[str, str]:
+    """(kind, key): what a later record with the same pair replaces whole."""
+    match record:
+        case AgentPeer(node_id=key):
+            return "agent-peer", key
+        case GatewayPeer(node_id=key):
+            return "gateway-peer", key
+        case Route(service_id=key):
+            return "route", key
+        case Target(target_id=key):
+            return "target", key
+        case Revocation(node_id=key):
+            return "revocation", key
+        case Gone(kind=kind, key=key):
+            return kind, key
