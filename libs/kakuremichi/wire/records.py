@@ -120,35 +120,31 @@ class Head(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class UnknownRecord(Struct, frozen=True):
-    """A tag that this program does not know: the cursor moves on, the node reports it."""
+    """A tag that this program does not know: the cursor moves on, the node reports it.
+
+    Of every record, also of those to come, the field after the tag is its key.
+    """
 
     tag: str
+    key: str
 
 
 def decode_record(raw: bytes) -> AnyRecord | UnknownRecord:
     """The record of a feed item; :class:`WireError` if it is none at all."""
     try:
-        first = msgspec.msgpack.decode(raw, type=list[Raw])[:1]
-        tag = msgspec.msgpack.decode(first[0], type=str) if first else ""
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"record: not an array that begins with its tag ({error})") from error
+        tag, key = (msgspec.msgpack.decode(part, type=str) for part in msgspec.msgpack.decode(raw, type=list[Raw])[:2])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise WireError(f"record: not an array that begins with its tag and its key ({error})") from error
     if tag not in TAGS:
-        return UnknownRecord(tag)
+        return UnknownRecord(tag, key)
     return decode(raw, AnyRecord, name=tag)  # type: ignore[arg-type]  # a union is a type for msgspec
 
 
-def key_of(record: AnyRecord) -> tuple[str, str]:
-    """(kind, key): what a later record with the same pair replaces whole."""
-    match record:
-        case AgentPeer(node_id=key):
-            return "agent-peer", key
-        case GatewayPeer(node_id=key):
-            return "gateway-peer", key
-        case Route(service_id=key):
-            return "route", key
-        case Target(target_id=key):
-            return "target", key
-        case Revocation(node_id=key):
-            return "revocation", key
-        case Gone(kind=kind, key=key):
-            return kind, key
+def key_of(record: AnyRecord | UnknownRecord) -> tuple[str, str]:
+    """(kind, key): what a later record with the same pair replaces whole. The kind is the tag without its version."""
+    if isinstance(record, Gone):
+        return record.kind, record.key
+    if isinstance(record, UnknownRecord):
+        return record.tag.rpartition(".v")[0], record.key
+    kind = str(record.__struct_config__.tag).rpartition(".v")[0]
+    return kind, str(getattr(record, record.__struct_fields__[0]))

@@ -1,0 +1,147 @@
+"""What this agent is to be: the gateways of its pool and the private services behind its ports. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from kakuremichi.model.addresses import (
+    AddressRefusedError,
+    Endpoint,
+    IPAddress,
+    gateway_address,
+    parse_address,
+    parse_endpoint,
+)
+from kakuremichi.model.ids import NodeId, PoolName
+from kakuremichi.model.keys import PublicKey
+from kakuremichi.reconcile.holding import Key
+from kakuremichi.reconcile.verify import NotTrustedError, Verifier
+from kakuremichi.wire.codec import WireError
+from kakuremichi.wire.records import AnyRecord, GatewayPeer, Revocation, Target
+from kakuremichi_agent.allow import Allow, NotAllowedError
+
+
+class RecordRefusedError(ValueError):
+    """A record is not taken into the desired state; a sentence for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """A gateway whose chain of signatures was checked."""
+
+    node_id: NodeId
+    address: IPv4Address  # inside this agent's subnet
+    public_key: PublicKey
+    endpoint: Endpoint
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    target_id: str
+    proto: str
+    first_port: int  # on the agent's tunnel address
+    last_port: int
+    address: IPAddress
+    port: int  # of the target; a range keeps its numbers
+
+
+@dataclass
+class Dirty:
+    gateways: set[NodeId] = field(default_factory=set)
+    targets: set[str] = field(default_factory=set)
+    errors: dict[Key, str] = field(default_factory=dict)
+
+    @property
+    def scope(self) -> frozenset[Key]:
+        """The keys about which this pass has the last word."""
+        peers = {("gateway-peer", str(node)) for node in self.gateways}
+        return frozenset(peers | {("target", target) for target in self.targets})
+
+
+@dataclass
+class AgentModel:
+    verifier: Verifier
+    pool: PoolName
+    subnet: IPv4Network
+    allow: Allow
+    gateways: dict[NodeId, GatewayFacts] = field(default_factory=dict)
+    targets: dict[str, TargetFacts] = field(default_factory=dict)
+    revoked: dict[NodeId, int] = field(default_factory=dict)
+    _epochs: dict[NodeId, tuple[int, PublicKey]] = field(default_factory=dict)
+
+    def take(self, changed: Iterable[tuple[Key, AnyRecord | None]]) -> Dirty:
+        """Bring these records (None: gone) into the model; say what the data plane has to look at."""
+        dirty = Dirty()
+        for key, record in changed:
+            kind, name = key
+            if kind == "gateway-peer":
+                self._take_gateway(key, NodeId(name), record, dirty)
+            elif kind == "target":
+                self._take_target(key, name, record, dirty)
+            elif isinstance(record, Revocation):
+                self._take_revocation(record, dirty)
+        return dirty
+
+    def everything(self) -> Dirty:
+        """All there is, for a full compare."""
+        return Dirty(set(self.gateways), set(self.targets))
+
+    def _take_gateway(self, key: Key, node: NodeId, record: AnyRecord | None, dirty: Dirty) -> None:
+        dirty.gateways.add(node)
+        if not isinstance(record, GatewayPeer):
+            self.gateways.pop(node, None)
+            return
+        try:
+            self.gateways[node] = self._open_gateway(node, record)
+        except (NotTrustedError, WireError, AddressRefusedError, RecordRefusedError) as error:
+            dirty.errors[key] = str(error)
+
+    def _open_gateway(self, node: NodeId, record: GatewayPeer) -> GatewayFacts:
+        held = self.gateways.get(node)
+        cert, said = self.verifier.peer(record.certificate, record.announcement, "gateway", new=held is None)
+        if cert.node_id != node or record.node_id != node:
+            raise RecordRefusedError(f"gateway-peer {node}: its certificate is for {cert.node_id}")
+        if cert.pool != self.pool:
+            raise RecordRefusedError(f"gateway-peer {node}: of pool {cert.pool}, this agent is in {self.pool}")
+        epoch, key = self._epochs.get(node, (0, said.public_key))
+        if said.epoch < epoch or (said.epoch == epoch and said.public_key != key):
+            raise RecordRefusedError(f"gateway-peer {node}: epoch {said.epoch} does not follow {epoch}")
+        if said.epoch <= self.revoked.get(node, 0):
+            raise RecordRefusedError(f"gateway-peer {node}: epoch {said.epoch} is revoked")
+        if not said.endpoints:
+            raise RecordRefusedError(f"gateway-peer {node}: it announces no endpoint")
+        address = gateway_address(self.subnet, cert.slot)
+        for other in self.gateways.values():
+            if other.node_id != node and (other.address == address or other.public_key == said.public_key):
+                raise RecordRefusedError(f"gateway-peer {node}: its slot or key is that of {other.node_id}")
+        self._epochs[node] = (said.epoch, said.public_key)
+        return GatewayFacts(node, address, said.public_key, parse_endpoint(said.endpoints[0]), said.epoch)
+
+    def _take_target(self, key: Key, name: str, record: AnyRecord | None, dirty: Dirty) -> None:
+        dirty.targets.add(name)
+        self.targets.pop(name, None)  # a target that is refused now must not stay as it was: the site's word counts
+        if not isinstance(record, Target):
+            return
+        try:
+            self.targets[name] = self._open_target(record)
+        except (AddressRefusedError, RecordRefusedError, NotAllowedError) as error:
+            dirty.errors[key] = str(error)
+
+    def _open_target(self, record: Target) -> TargetFacts:
+        if record.name or not record.address:
+            raise RecordRefusedError(f"target {record.target_id}: names are not resolved by this agent's version")
+        address = parse_address(record.address)
+        self.allow.check(record.target_id, record.proto, address, record.port)
+        if record.agent_last_port < record.agent_port:
+            raise RecordRefusedError(f"target {record.target_id}: its port range ends before it begins")
+        return TargetFacts(
+            record.target_id, record.proto, record.agent_port, record.agent_last_port, address, record.port
+        )
+
+    def _take_revocation(self, record: Revocation, dirty: Dirty) -> None:
+        self.revoked[record.node_id] = max(record.epoch, self.revoked.get(record.node_id, 0))
+        held = self.gateways.get(record.node_id)
+        if held is not None and held.epoch <= record.epoch:
+            del self.gateways[record.node_id]
+            dirty.gateways.add(record.node_id)

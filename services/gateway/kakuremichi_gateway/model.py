@@ -1,0 +1,238 @@
+"""What this gateway is to be: its agents and its routes, as far as signatures and certificates allow. Pure.
+
+The registry orders and narrows; it cannot widen. A record that does not lead to the trust set changes nothing:
+what was accepted before stays, and the sentence goes into the report.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from kakuremichi.model.addresses import AddressRefusedError, IPNetwork, agent_address, parse_network
+from kakuremichi.model.ids import NodeId, PoolName, ServiceId
+from kakuremichi.model.keys import PublicKey
+from kakuremichi.reconcile.holding import Key
+from kakuremichi.reconcile.verify import NotTrustedError, Verifier
+from kakuremichi.wire.codec import WireError
+from kakuremichi.wire.identity import Certificate
+from kakuremichi.wire.records import AgentPeer, AnyRecord, Revocation, Route
+
+
+class RecordRefusedError(ValueError):
+    """A record is not taken into the desired state; a sentence for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """An agent whose chain of signatures was checked."""
+
+    node_id: NodeId
+    subnet: IPv4Network
+    address: IPv4Address
+    public_key: PublicKey
+    epoch: int
+    serial: int
+    hosts: tuple[str, ...]
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """A service with the targets that its agents' certificates allow. No target is the state `no-target`."""
+
+    service_id: ServiceId
+    kind: str
+    host: str
+    first_port: int
+    last_port: int
+    sources: tuple[IPNetwork, ...]
+    targets: tuple[tuple[str, IPv4Address, int, int], ...]  # (target id, agent's address, port, weight)
+
+
+@dataclass
+class Dirty:
+    """What a pass has to bring to the data plane."""
+
+    agents: set[NodeId] = field(default_factory=set)
+    services: set[ServiceId] = field(default_factory=set)
+    errors: dict[Key, str] = field(default_factory=dict)
+
+    @property
+    def scope(self) -> frozenset[Key]:
+        """The keys about which this pass has the last word."""
+        peers = {("agent-peer", str(node)) for node in self.agents}
+        return frozenset(peers | {("route", str(service)) for service in self.services})
+
+
+@dataclass
+class GatewayModel:
+    verifier: Verifier
+    pool: PoolName
+    agents: dict[NodeId, AgentFacts] = field(default_factory=dict)
+    routes: dict[ServiceId, RouteFacts] = field(default_factory=dict)
+    revoked: dict[NodeId, int] = field(default_factory=dict)  # node → epoch up to which its keys are worth nothing
+    _epochs: dict[NodeId, tuple[int, PublicKey]] = field(default_factory=dict)
+    _by_key: dict[PublicKey, NodeId] = field(default_factory=dict)
+    _by_subnet: dict[IPv4Network, NodeId] = field(default_factory=dict)
+    _records: dict[ServiceId, Route] = field(default_factory=dict)
+    _services_of: dict[NodeId, set[ServiceId]] = field(default_factory=lambda: defaultdict(set))
+
+    def take(self, changed: Iterable[tuple[Key, AnyRecord | None]]) -> Dirty:
+        """Bring these records (None: gone) into the model; say what the data plane has to look at."""
+        dirty = Dirty()
+        routes: list[tuple[Key, Route | None]] = []
+        for key, record in changed:
+            kind, name = key
+            if kind == "route":
+                routes.append((key, record if isinstance(record, Route) else None))
+            elif kind == "agent-peer":
+                self._take_agent(key, NodeId(name), record, dirty)
+            elif isinstance(record, Revocation):
+                self._take_revocation(record, dirty)
+        for key, route in routes:
+            self._index(ServiceId(key[1]), route)
+            dirty.services.add(ServiceId(key[1]))
+        for node in dirty.agents:
+            dirty.services |= self._services_of[node]
+        for service in dirty.services:
+            self._decide_route(service, dirty)
+        return dirty
+
+    def everything(self) -> Dirty:
+        """All there is, for a full compare."""
+        dirty = Dirty(set(self.agents), set(self._records))
+        for service in dirty.services:
+            self._decide_route(service, dirty)
+        return dirty
+
+    def _take_agent(self, key: Key, node: NodeId, record: AnyRecord | None, dirty: Dirty) -> None:
+        dirty.agents.add(node)
+        if not isinstance(record, AgentPeer):
+            self._drop_agent(node)
+            return
+        try:
+            facts = self._open_agent(node, record)
+            self._drop_agent(node)
+            self.agents[node] = facts
+            self._by_key[facts.public_key] = self._by_subnet[facts.subnet] = node
+        except (NotTrustedError, WireError, AddressRefusedError, RecordRefusedError) as error:
+            dirty.errors[key] = str(error)
+
+    def _drop_agent(self, node: NodeId) -> None:
+        held = self.agents.pop(node, None)
+        if held is not None:
+            del self._by_key[held.public_key], self._by_subnet[held.subnet]
+
+    def _open_agent(self, node: NodeId, record: AgentPeer) -> AgentFacts:
+        held = self.agents.get(node)
+        cert, said = self.verifier.peer(record.certificate, record.announcement, "agent", new=held is None)
+        if cert.node_id != node or record.node_id != node:
+            raise RecordRefusedError(f"agent-peer {node}: its certificate is for {cert.node_id}")
+        if cert.pool != self.pool:
+            raise RecordRefusedError(f"agent-peer {node}: of pool {cert.pool}, this gateway serves {self.pool}")
+        epoch, key = self._epochs.get(node, (0, said.public_key))
+        if said.epoch < epoch or (said.epoch == epoch and said.public_key != key):
+            raise RecordRefusedError(f"agent-peer {node}: epoch {said.epoch} does not follow {epoch}")
+        if said.epoch <= self.revoked.get(node, 0):
+            raise RecordRefusedError(f"agent-peer {node}: epoch {said.epoch} is revoked")
+        subnet = _agent_subnet(cert)
+        self._check_unique(node, said.public_key, subnet)
+        self._epochs[node] = (said.epoch, said.public_key)
+        return AgentFacts(
+            node_id=node,
+            subnet=subnet,
+            address=agent_address(subnet),
+            public_key=said.public_key,
+            epoch=said.epoch,
+            serial=cert.serial,
+            hosts=cert.hosts,
+            ports=cert.ports,
+        )
+
+    def _check_unique(self, node: NodeId, public_key: PublicKey, subnet: IPv4Network) -> None:
+        """WireGuard would silently move an allowed IP, or merge two peers: whoever holds it keeps it."""
+        holder = self._by_key.get(public_key, node)
+        if holder != node:
+            raise RecordRefusedError(f"agent-peer {node}: its key is that of {holder}")
+        holder = self._by_subnet.get(subnet, node)  # all are /24, so to overlap is to be equal
+        if holder != node:
+            raise RecordRefusedError(f"agent-peer {node}: {subnet} is that of {holder}")
+
+    def _take_revocation(self, record: Revocation, dirty: Dirty) -> None:
+        self.revoked[record.node_id] = max(record.epoch, self.revoked.get(record.node_id, 0))
+        held = self.agents.get(record.node_id)
+        if held is not None and held.epoch <= record.epoch:
+            self._drop_agent(record.node_id)
+            dirty.agents.add(record.node_id)
+
+    def _index(self, service: ServiceId, route: Route | None) -> None:
+        old = self._records.pop(service, None)
+        for target in old.targets if old else ():
+            self._services_of[target.agent].discard(service)
+        if route is None:
+            return
+        self._records[service] = route
+        for target in route.targets:
+            self._services_of[target.agent].add(service)
+
+    def _decide_route(self, service: ServiceId, dirty: Dirty) -> None:
+        route = self._records.get(service)
+        if route is None:
+            self.routes.pop(service, None)
+            return
+        key: Key = ("route", str(service))
+        try:
+            facts, refusals = self._open_route(route)
+        except (RecordRefusedError, AddressRefusedError) as error:
+            dirty.errors[key] = str(error)
+            return
+        self.routes[service] = facts
+        if refusals:
+            dirty.errors[key] = "; ".join(refusals)
+
+    def _open_route(self, route: Route) -> tuple[RouteFacts, list[str]]:
+        if route.kind == "tls" or route.path or route.policy or route.certificates:
+            raise RecordRefusedError(f"route {route.service_id}: asks for what this gateway's version cannot do")
+        if route.kind == "http" and route.sources:
+            raise RecordRefusedError(f"route {route.service_id}: sources are for tcp and udp, an http route has none")
+        targets, refusals = [], []
+        for target in route.targets:
+            agent = self.agents.get(target.agent)
+            if agent is None:
+                refusals.append(f"target {target.target_id}: agent {target.agent} has announced no key")
+            elif not _covers(agent, route):
+                refusals.append(f"target {target.target_id}: the certificate of {target.agent} does not cover it")
+            else:
+                targets.append((target.target_id, agent.address, target.agent_port, target.weight))
+        facts = RouteFacts(
+            service_id=route.service_id,
+            kind=route.kind,
+            host=route.host,
+            first_port=route.first_port,
+            last_port=route.last_port,
+            sources=tuple(parse_network(text) for text in route.sources),
+            targets=tuple(targets),
+        )
+        return facts, refusals
+
+
+def _agent_subnet(cert: Certificate) -> IPv4Network:
+    subnet = parse_network(cert.subnet)
+    if not isinstance(subnet, IPv4Network) or subnet.prefixlen != 24:
+        raise RecordRefusedError(f"certificate of {cert.node_id}: subnet {cert.subnet} is no IPv4 /24")
+    return subnet
+
+
+def _covers(agent: AgentFacts, route: Route) -> bool:
+    """Whether the owner of the agent lets this host name, or these public ports, be routed to it."""
+    if route.kind == "http":
+        return any(host in {"*", route.host} for host in agent.hosts)
+    return any(_spans(ports, route.first_port, route.last_port) for ports in agent.ports)
+
+
+def _spans(ports: str, first: int, last: int) -> bool:
+    if ports == "*":
+        return True
+    low, _, high = ports.partition("-")
+    return low.isdigit() and int(low) <= first and last <= int(high or low)
