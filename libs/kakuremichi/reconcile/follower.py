@@ -19,7 +19,7 @@ from kakuremichi.reconcile.holding import NOTHING, Change, Holding
 from kakuremichi.reconcile.journal import COMPACT_AFTER, Base, Journal
 from kakuremichi.reconcile.verify import NotTrustedError, OpenedItem, Verifier
 from kakuremichi.wire import requests, subjects
-from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.codec import WireError, decode, decode_any, encode
 from kakuremichi.wire.records import Head
 from kakuremichi.wire.signing import Signed
 
@@ -263,7 +263,9 @@ class Follower:
     async def _page(self, after: str) -> requests.SnapshotPage:
         ask = encode(requests.SnapshotRequest(feed=self.feed, after=after))
         answer = await self.bus.request(subjects.snapshot(self.node), ask, timeout_s=SNAPSHOT_TIMEOUT_S)
-        page = decode(answer.data, requests.SnapshotPage | requests.SnapshotRefused, name="snapshot page")  # type: ignore[arg-type]
+        page: requests.SnapshotPage | requests.SnapshotRefused = decode_any(
+            answer.data, requests.SnapshotPage | requests.SnapshotRefused, name="snapshot page"
+        )
         if isinstance(page, requests.SnapshotRefused):
             raise NotTrustedError(f"snapshot: {page.detail}")
         self.verifier.learn_feed_key(page.feed_key)

@@ -1,6 +1,6 @@
 """MessagePack both ways. Decoding names the message and the field that does not fit, whatever the bytes are."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,11 +25,16 @@ def decode(data: bytes, kind: type[T], *, name: str = "") -> T:
     Whether unknown fields are refused is a property of the struct (DESIGN: what nodes and clients send is
     strict, what the control plane sends is tolerant).
     """
-    name = name or getattr(kind, "__name__", "message")
+    decoded: T = decode_any(data, kind, name=name or kind.__name__)
+    return decoded
+
+
+def decode_any(data: bytes, union: Any, *, name: str) -> Any:
+    """The same for a union of tagged structs, which has no type of its own to return."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"{name}: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are read")
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return msgspec.msgpack.decode(data, type=union)
     except msgspec.ValidationError as error:
         raise WireError(f"{name}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -57,7 +57,7 @@ class Announcement(Strict, frozen=True, kw_only=True, tag="announcement.v1"):
     node_id: NodeIdField
     serial: Annotated[int, Meta(ge=1)]  # of the certificate that it goes with
     public_key: PublicKeyField
-    epoch: Annotated[int, Meta(ge=1, lt=2**63)]  # max(last + 1, Unix ms): grows with every new key
+    epoch: Annotated[int, Meta(ge=1, le=2**63 - 1)]  # max(last + 1, Unix ms): grows with every new key
     boot_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     endpoints: Annotated[tuple[str, ...], Meta(max_length=8)]  # gateways: "IP:port"; agents: none
     previous: Hash  # SHA-256 of the body of the announcement before, zeros for the first

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kakuremichi.model.ids import LogId, NodeIdField, ServiceIdField
-from kakuremichi.wire.codec import WireError, decode
+from kakuremichi.wire.codec import WireError, decode_any
 from kakuremichi.wire.identity import Hash
 from kakuremichi.wire.signing import Signed
 
@@ -137,7 +137,8 @@ def decode_record(raw: bytes) -> AnyRecord | UnknownRecord:
         raise WireError(f"record: not an array that begins with its tag and its key ({error})") from error
     if tag not in TAGS:
         return UnknownRecord(tag, key)
-    return decode(raw, AnyRecord, name=tag)  # type: ignore[arg-type]  # a union is a type for msgspec
+    record: AnyRecord = decode_any(raw, AnyRecord, name=tag)
+    return record
 
 
 def key_of(record: AnyRecord | UnknownRecord) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """What this gateway is to be: its agents and its routes, as far as signatures and certificates allow. Pure.
 
-The registry orders and narrows; it cannot widen. A record that does not lead to the trust set changes nothing:
-what was accepted before stays, and the sentence goes into the report.
+The registry orders and narrows; it cannot widen. A peer that does not lead to the trust set changes nothing:
+what was accepted before stays. A route that cannot be carried out exactly as it is said is not served at all,
+as what is not understood may be a restriction. Either way the sentence goes into the report.
 """
 
 from collections import defaultdict
@@ -186,6 +187,7 @@ class GatewayModel:
             facts, refusals = self._open_route(route)
         except (RecordRefusedError, AddressRefusedError) as error:
             dirty.errors[key] = str(error)
+            self.routes.pop(service, None)
             return
         self.routes[service] = facts
         if refusals:

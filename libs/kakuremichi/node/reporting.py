@@ -1,0 +1,137 @@
+"""Reports: how far this node has come. Not facts; sent when something changed and every 30 s.
+
+The answer carries the signed heads of the node's feeds, so a report is also the proof that the bus lives and
+the beacon of the feed that has none.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from kakuremichi import __version__
+from kakuremichi.bus.port import Bus, BusError
+from kakuremichi.model.ids import NodeId
+from kakuremichi.node.worker import Done
+from kakuremichi.reconcile.follower import Follower
+from kakuremichi.reconcile.verify import NotTrustedError
+from kakuremichi.wire import subjects
+from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.records import TAGS, Head
+from kakuremichi.wire.requests import Cursor, ItemError, Report, ReportAnswer, Timing
+from kakuremichi.wire.signing import Signed
+
+log = structlog.get_logger()
+
+LEAST_S = 0.25
+EVERY_S = 30.0
+TIMEOUT_S = 3.0
+
+
+@dataclass
+class Reporter:
+    bus: Bus
+    node: NodeId
+    boot_id: bytes
+    followers: tuple[Follower, ...]
+    networks: Callable[[], Iterable[str]] = tuple
+    warnings: dict[str, str] = field(default_factory=dict)  # one sentence a topic
+    _done: Done = field(default_factory=lambda: Done({}, {}, ()))
+    _timings: list[Timing] = field(default_factory=list)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def done(self, done: Done) -> None:
+        """A pass ended."""
+        self._done = done
+        self._timings = [*self._timings, *done.timings][-32:]
+        self._wake.set()
+
+    def warn(self, topic: str, sentence: str) -> None:
+        """Report `sentence` until it is replaced; "" takes it back."""
+        before = dict(self.warnings)
+        if sentence:
+            self.warnings[topic] = sentence
+        else:
+            self.warnings.pop(topic, None)
+        if self.warnings != before:
+            self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self.bus.on_connected(lambda _generation: self._wake.set())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                sent_at = time.monotonic()
+                self._wake.clear()
+                await self._send()
+                # The first change after a quiet time is reported at once; a burst shares one report every 250 ms.
+                await asyncio.wait({stopped}, timeout=max(0.0, LEAST_S - (time.monotonic() - sent_at)))
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait(
+                    {stopped, woken},
+                    timeout=EVERY_S * random.uniform(0.8, 1.2),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                woken.cancel()
+        finally:
+            stopped.cancel()
+
+    async def _send(self) -> None:
+        report, sent = self._report(), len(self._timings)
+        try:
+            reply = await self.bus.request(subjects.report(self.node), encode(report), timeout_s=TIMEOUT_S)
+            answer = decode(reply.data, ReportAnswer)
+        except (BusError, WireError) as error:
+            log.info("report not answered", reason=str(error))
+            return
+        self._timings = self._timings[sent:]
+        for signed in answer.heads:
+            self._take_head(signed)
+
+    def _take_head(self, signed: Signed) -> None:
+        for follower in self.followers:
+            try:
+                head: Head = follower.verifier.head(signed)
+            except (NotTrustedError, WireError) as error:
+                follower.counters.noise += 1
+                log.warning("head refused", reason=str(error))
+                return
+            follower.take_head(head, signed)
+
+    def _report(self) -> Report:
+        holdings = [follower.holding for follower in self.followers]
+        unsupported = [
+            f"{holding.feed}: {tag} is not understood" for holding in holdings for tag in holding.unsupported()
+        ]
+        held = [
+            f"{holding.feed}: {len(holding.withheld)} removals are held back until they are confirmed"
+            for holding in holdings
+            if holding.withheld
+        ]
+        alarms = [f"{follower.feed}: {alarm}" for follower in self.followers for alarm in sorted(follower.alarms)]
+        return Report(
+            node_id=self.node,
+            boot_id=self.boot_id,
+            version=__version__,
+            tags=TAGS,
+            cursors=tuple(
+                Cursor(holding.feed, holding.cursor.log_id, self._done.cursors.get(holding.feed, 0))
+                for holding in holdings
+                if holding.cursor is not None
+            ),
+            errors=tuple(
+                ItemError(_feed_of(kind, holdings[0].feed, holdings[-1].feed), f"{kind}/{key}"[:512], text[:512])
+                for (kind, key), text in sorted(self._done.errors.items())[:64]
+            ),
+            timings=tuple(self._timings[-32:]),
+            networks=tuple(sorted(self.networks()))[:128],
+            held=tuple(held)[:16],
+            warnings=(*self.warnings.values(), *unsupported, *alarms)[:16],
+        )
+
+
+def _feed_of(kind: str, shared: str, own: str) -> str:
+    return own if kind == "target" else shared

@@ -1,0 +1,105 @@
+"""What a node keeps on disk: who it is and whom it trusts. The WireGuard private key is not among it."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+from nacl.signing import SigningKey
+
+from kakuremichi.model.keys import PrivateKey
+from kakuremichi.reconcile.verify import Verifier
+from kakuremichi.runtime.files import write_atomically
+from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.enrolment import EnrolmentAnswer
+from kakuremichi.wire.identity import Announcement, Certificate, TrustSet
+from kakuremichi.wire.signing import DeploymentId, Signed
+
+T = TypeVar("T")
+
+
+class StateError(Exception):
+    """The state directory is not usable; a sentence that names the file."""
+
+
+class Enrolment(Struct, frozen=True):
+    """Who the node is: what enrolment answered, as it was signed."""
+
+    answer: EnrolmentAnswer
+
+    @property
+    def deployment(self) -> DeploymentId:
+        return DeploymentId(self.answer.deployment)
+
+    @property
+    def node(self) -> Certificate:
+        """The certificate's content; :class:`WireError` if it is none."""
+        return decode(self.answer.certificate.body, Certificate)
+
+    def verifier(self) -> Verifier:
+        """Opens what is signed, from the trust set that the join token pinned when it was saved."""
+        verifier = Verifier(self.deployment, decode(self.answer.trust.body, TrustSet))
+        verifier.certificate(self.answer.certificate, new=False)
+        verifier.learn_feed_key(self.answer.feed_key)
+        return verifier
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """The state directory of one node: 0700, every file in it 0600."""
+
+    directory: Path
+
+    def open(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.directory.stat().st_uid != os.geteuid():
+            raise StateError(f"{self.directory}: belongs to another user, the node's own is needed")
+
+    def identity(self) -> SigningKey:
+        """The node's Ed25519 identity, made at the first call and never sent."""
+        return SigningKey(self._seed("identity.seed"))
+
+    def sealing_key(self) -> PrivateKey:
+        """The X25519 key to which secrets may be sealed for this node."""
+        return PrivateKey(self._seed("sealing.seed"))
+
+    def boot_id(self) -> bytes:
+        """16 bytes that change with every boot of the host."""
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+
+    def enrolment(self) -> Enrolment | None:
+        return self._read("enrolment", Enrolment)
+
+    def save_enrolment(self, enrolment: Enrolment) -> None:
+        write_atomically(self.directory / "enrolment", encode(enrolment))
+
+    def announcement(self) -> tuple[Signed, Announcement] | None:
+        """The last announcement that was made, accepted or not: its epoch is never used again."""
+        signed = self._read("announcement", Signed)
+        return None if signed is None else (signed, decode(signed.body, Announcement))
+
+    def save_announcement(self, signed: Signed) -> None:
+        write_atomically(self.directory / "announcement", encode(signed))
+
+    def feeds(self) -> Path:
+        return self.directory / "feeds"
+
+    def _seed(self, name: str) -> bytes:
+        path = self.directory / name
+        if not path.exists():
+            write_atomically(path, secrets.token_bytes(32).hex().encode())
+        try:
+            return bytes.fromhex(path.read_text())
+        except ValueError as error:
+            raise StateError(f"{path}: not 64 hexadecimal digits; restore it, or enrol the node anew") from error
+
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        path = self.directory / name
+        if not path.exists():
+            return None
+        try:
+            return decode(path.read_bytes(), kind, name=str(path))
+        except WireError as error:
+            raise StateError(f"{error}; restore it, or enrol the node anew") from error
