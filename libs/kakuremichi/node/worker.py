@@ -27,6 +27,7 @@ _propagator = TraceContextTextMapPropagator()
 
 FULL_COMPARE_S = 600.0
 RETRY_S = (0.5, 60.0)
+EVERYTHING = "*"  # the key of an error that concerns a whole section
 
 Errors = Mapping[Key, str]
 Perform = Callable[[], Awaitable[Errors]]
@@ -155,8 +156,11 @@ class Worker:
         self._on_done(Done(dict(self._cursors), dict(self._errors), timings[-32:]))
 
     def _try_again(self, keys: frozenset[Key]) -> None:
-        self._retry |= keys & self._errors.keys()
-        if self._retry:
+        left = keys & self._errors.keys()
+        self._retry |= left
+        # What is wrong with a whole table or interface is no matter of one key.
+        self._whole = self._whole or any(name == EVERYTHING for _, name in left)
+        if left:
             self._wake.set()
 
 

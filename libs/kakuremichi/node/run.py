@@ -1,0 +1,131 @@
+"""The loops that gateways and agents have in common, put together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.dataplane.links.interfaces import find_interface
+from kakuremichi.dataplane.links.networks import changes, used_networks
+from kakuremichi.node.announcing import Announcer
+from kakuremichi.node.reporting import Reporter
+from kakuremichi.node.state import Enrolment, NodeState
+from kakuremichi.node.worker import Node, Worker
+from kakuremichi.reconcile.follower import Applied, Follower
+from kakuremichi.reconcile.holding import Holding
+from kakuremichi.reconcile.journal import Journal
+from kakuremichi.reconcile.verify import Verifier
+from kakuremichi.runtime.service import run_until_stopped
+
+log = structlog.get_logger()
+
+Loop = Callable[[asyncio.Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """What a node follows, each with what it holds of it."""
+
+    holdings: tuple[Holding, ...]
+    followers: tuple[Follower, ...]
+
+
+class Emitter:
+    """Between the followers and the worker, which is made after them."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+
+    def __call__(self, applied: Applied) -> None:
+        if self.worker is not None:
+            self.worker.take(applied)
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """An enrolled node on its host: who it is, its interface, its bus, and whom it believes."""
+
+    state: NodeState
+    enrolment: Enrolment
+    interface: str
+    bus: NatsBus
+    verifier: Verifier
+    emit: Emitter
+
+    @classmethod
+    def open(cls, state: NodeState, enrolment: Enrolment, interface: str) -> "Station":
+        return cls(state, enrolment, interface, _open_bus(enrolment), enrolment.verifier(), Emitter())
+
+    def open_feeds(self, names: Iterable[str]) -> Feeds:
+        """A follower for each feed, its last-known-good loaded."""
+        node, holdings, followers = self.enrolment.node.node_id, [], []
+        for name in names:
+            holding = Holding(name)
+            follower = Follower(self.bus, node, holding, self.verifier, Journal(self.state.feeds(), name), self.emit)
+            loaded = follower.load()
+            log.info("last-known-good", feed=name, loaded=loaded, records=len(holding.live))
+            holdings.append(holding)
+            followers.append(follower)
+        return Feeds(tuple(holdings), tuple(followers))
+
+    async def run(self, node: Node, feeds: Feeds, warnings: Iterable[tuple[str, str]], **loops: Loop) -> None:
+        """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
+        networks: list[str] = []
+        boot_id, node_id = self.state.boot_id(), self.enrolment.node.node_id
+        reporter = Reporter(self.bus, node_id, boot_id, feeds.followers, lambda: networks)
+        for topic, sentence in warnings:
+            reporter.warn(topic, sentence)
+        worker = Worker(node, reporter.done)
+        self.emit.worker = worker
+        if all(holding.cursor is not None for holding in feeds.holdings):
+            # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
+            worker.compare_everything()
+        announcer = Announcer(self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence))
+
+        async def watch_networks(stop: asyncio.Event) -> None:
+            await _watch_networks(self.interface, networks, stop)
+
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.bus)
+            followers = {f"follow {follower.feed}": follower.run for follower in feeds.followers}
+            await run_until_stopped(
+                bus=self.bus.hold,
+                worker=worker.run,
+                announce=announcer.run,
+                report=reporter.run,
+                networks=watch_networks,
+                **followers,
+                **loops,
+            )
+
+
+def _open_bus(enrolment: Enrolment) -> NatsBus:
+    access, node = enrolment.answer.bus, enrolment.node
+
+    async def credentials() -> Credentials:
+        return Credentials(access.user, access.password)
+
+    name, prefix = f"{node.role}/{node.node_id}", f"reply.{node.node_id}"
+    return NatsBus(NatsOptions(servers=(access.url,), name=name, inbox_prefix=prefix), credentials)
+
+
+async def _watch_networks(interface: str, networks: list[str], stop: asyncio.Event) -> None:
+    networks[:] = await host_networks(interface)
+    watcher = changes()
+    stopped = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        changed = asyncio.ensure_future(anext(watcher))
+        await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if changed.done():
+            networks[:] = await host_networks(interface)
+        else:
+            changed.cancel()
+
+
+async def host_networks(interface: str) -> list[str]:
+    """The networks that this host uses, our own interface left out, as CIDR texts."""
+    ours = await find_interface(interface)
+    return [str(network) for network in await used_networks([ours.index] if ours else [])]

@@ -1,0 +1,101 @@
+"""`kakuremichi-agent`: WireGuard and nftables of one site. Wiring only."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+import click
+import structlog
+
+from kakuremichi.dataplane.links.desired import LinkState
+from kakuremichi.dataplane.links.kernel import KernelLink
+from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
+from kakuremichi.dataplane.nftables.device import NftTable
+from kakuremichi.dataplane.nftables.reconcile import Reconciler
+from kakuremichi.dataplane.wireguard.desired import Peer
+from kakuremichi.dataplane.wireguard.engine import link_alias, old_wireguard_go, open_device
+from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
+from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
+from kakuremichi.model.ids import NodeId
+from kakuremichi.node.cli import NodeOptions, node_command
+from kakuremichi.node.enrol import enrol
+from kakuremichi.node.key import hold_key
+from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.run import Station, host_networks
+from kakuremichi.reconcile.holding import Holding
+from kakuremichi.wire import subjects
+from kakuremichi_agent.allow import Allow, default_allow, read_allow
+from kakuremichi_agent.model import AgentModel
+from kakuremichi_agent.sections import Agent, TargetSection
+
+log = structlog.get_logger()
+
+KEEPALIVE_S = 25
+
+
+@node_command("agent")
+@click.option("--allow", "allow_file", type=click.Path(path_type=Path), help="File of what may be published from here.")
+def main(options: NodeOptions, allow_file: Path | None) -> None:
+    """Carry the visitors of the gateways to the private services of this site."""
+    asyncio.run(run(options, allow_file))
+
+
+async def run(options: NodeOptions, allow_file: Path | None) -> None:
+    networks = await host_networks(options.interface)
+    enrolment = options.state.enrolment() or await enrol(options.state, options.join_token(), networks=tuple(networks))
+    node = enrolment.node
+    subnet = parse_network(node.subnet)
+    if not isinstance(subnet, IPv4Network):
+        raise click.ClickException(f"certificate: subnet {node.subnet} is not IPv4")
+    alias = link_alias(enrolment.deployment.hex()[:8], node.node_id)
+    async with AsyncExitStack() as stack:
+        device = await open_device(options.interface, alias, uapi_directory=options.uapi_directory)
+        stack.callback(device.close)
+        await hold_key(device, alias, options.state, enrolment, listen_port=0)
+        link = await stack.enter_async_context(KernelLink(options.interface))
+        sysctls = FORWARDING | per_interface(options.interface, route_localnet="1", rp_filter="2")
+        warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
+        if slow := await old_wireguard_go(options.interface):
+            warnings.append(("engine", slow))
+        station = Station.open(options.state, enrolment, options.interface)
+        feeds = station.open_feeds((subjects.fleet_feed(node.pool), subjects.agent_feed(node.node_id)))
+        model = AgentModel(station.verifier, node.pool, subnet, _allow(allow_file, networks, subnet))
+        agent = _sections(model, feeds.holdings, PeerReconciler(device), link, alias)
+        log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
+        await station.run(agent, feeds, warnings)
+
+
+def _sections(
+    model: AgentModel, holdings: tuple[Holding, ...], peers: PeerReconciler, link: KernelLink, alias: str
+) -> Agent:
+    address = agent_address(model.subnet)
+
+    def peer_of(gateway: NodeId) -> Peer | None:
+        facts = model.gateways.get(gateway)
+        if facts is None:
+            return None
+        allowed: frozenset[IPNetwork] = frozenset({IPv4Network(facts.address)})
+        return Peer(facts.public_key, allowed, facts.endpoint, KEEPALIVE_S)
+
+    def base() -> LinkState:
+        return LinkState(alias, addresses=frozenset({IPv4Interface(f"{address}/{model.subnet.prefixlen}")}))
+
+    targets = TargetSection(model, Reconciler(NftTable()), link.name, address)
+    return Agent(
+        model,
+        holdings,
+        PeerSection("gateway-peer", peers, peer_of),
+        RouteSection("gateway-peer", link, lambda _node: None, base),
+        targets,
+    )
+
+
+def _allow(file: Path | None, networks: list[str], subnet: IPv4Network) -> Allow:
+    if file is not None:
+        return read_allow(file.read_text(), subnet)
+    return default_allow([parse_network(text) for text in networks], subnet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import click
+import structlog
+
+from kakuremichi.dataplane.haproxy.desired import Frontend
+from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.proxy import Haproxy
+from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
+from kakuremichi.dataplane.links.desired import LinkState
+from kakuremichi.dataplane.links.kernel import KernelLink
+from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
+from kakuremichi.dataplane.nftables.device import NftTable
+from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
+from kakuremichi.dataplane.wireguard.desired import Peer
+from kakuremichi.dataplane.wireguard.device import Device
+from kakuremichi.dataplane.wireguard.engine import link_alias, old_wireguard_go, open_device
+from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
+from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPNetwork, parse_endpoint
+from kakuremichi.model.ids import NodeId
+from kakuremichi.node.cli import NodeOptions, node_command
+from kakuremichi.node.enrol import enrol
+from kakuremichi.node.key import hold_key
+from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.run import Station, host_networks
+from kakuremichi.wire import subjects
+from kakuremichi_gateway.model import GatewayModel
+from kakuremichi_gateway.publishing import HttpSection, L4Section
+from kakuremichi_gateway.sections import Gateway
+
+log = structlog.get_logger()
+
+
+@node_command("gateway")
+@click.option("--endpoint", multiple=True, help="IP[:port] where agents reach this gateway; repeatable.")
+@click.option(
+    "--haproxy", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="Its folder."
+)
+@click.option("--certificates", type=click.Path(path_type=Path), help="HAProxy crt-list for port 443; without it none.")
+def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+    """Carry visitors to the private services behind the agents of this pool."""
+    try:
+        endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
+    except AddressRefusedError as error:
+        raise click.BadParameter(str(error), param_hint="--endpoint") from error
+    asyncio.run(run(options, endpoints, haproxy, certificates))
+
+
+async def run(options: NodeOptions, endpoints: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+    networks = tuple(await host_networks(options.interface))
+    enrolment = options.state.enrolment() or await enrol(
+        options.state, options.join_token(), networks=networks, endpoints=endpoints
+    )
+    node, endpoints = enrolment.node, endpoints or enrolment.answer.endpoints
+    alias = link_alias(enrolment.deployment.hex()[:8], node.node_id)
+    async with AsyncExitStack() as stack:
+        device = await open_device(options.interface, alias, uapi_directory=options.uapi_directory)
+        stack.callback(device.close)
+        await hold_key(device, alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints)
+        link = await stack.enter_async_context(KernelLink(options.interface))
+        sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
+        warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
+        if slow := await old_wireguard_go(options.interface):
+            warnings.append(("engine", slow))
+        station = Station.open(options.state, enrolment, options.interface)
+        feeds = station.open_feeds((subjects.pool_feed(node.pool),))
+        proxy, model = _proxy(haproxy, certificates), GatewayModel(station.verifier, node.pool)
+        gateway = Gateway(
+            model,
+            feeds.holdings[0],
+            *_tunnel(model, device, link, alias),
+            _l4(model, options.interface, node.slot),
+            HttpSection(model, proxy),
+        )
+        log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
+        await station.run(gateway, feeds, warnings, haproxy=proxy.run)
+
+
+def _tunnel(model: GatewayModel, device: Device, link: KernelLink, alias: str) -> tuple[PeerSection, RouteSection]:
+    def peer_of(agent: NodeId) -> Peer | None:
+        facts = model.agents.get(agent)
+        if facts is None:
+            return None
+        allowed: frozenset[IPNetwork] = frozenset({IPv4Network(facts.address)})
+        return Peer(facts.public_key, allowed)
+
+    def route_of(agent: NodeId) -> IPNetwork | None:
+        facts = model.agents.get(agent)
+        return facts.subnet if facts else None
+
+    peers = PeerSection("agent-peer", PeerReconciler(device), peer_of)
+    return peers, RouteSection("agent-peer", link, route_of, lambda: LinkState(alias))
+
+
+def _l4(model: GatewayModel, interface: str, slot: int) -> L4Section:
+    table = NftTable()
+    return L4Section(model, table, TableReconciler(table), interface, slot)
+
+
+def _proxy(directory: Path, certificates: Path | None) -> ProxyReconciler:
+    frontend = Frontend(tls=("443",) if certificates else (), crt_list=certificates, strict_sni=False)
+    layout = Layout(directory)
+    return ProxyReconciler(Haproxy(layout), frontend, layout)
+
+
+def _port(endpoints: tuple[str, ...]) -> int:
+    return parse_endpoint(endpoints[0]).port if endpoints else WIREGUARD_PORT
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Which reconcilers a gateway has, and in which order a pass runs them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kakuremichi.model.ids import NodeId, ServiceId
+from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.worker import Perform, Plan
+from kakuremichi.reconcile.holding import Holding, Key
+from kakuremichi_gateway.model import Dirty, GatewayModel
+from kakuremichi_gateway.publishing import HttpSection, L4Section
+
+Errors = Mapping[Key, str]
+
+
+@dataclass
+class Gateway:
+    """A peer is there before anything is routed to it, and goes after nothing is any more."""
+
+    model: GatewayModel
+    holding: Holding
+    peers: PeerSection
+    routes: RouteSection
+    l4: L4Section
+    http: HttpSection
+    on_agents: Callable[[], None] = lambda: None
+
+    def plan(self, keys: frozenset[Key]) -> Plan:
+        dirty = self.model.take((key, self.holding.desired(key)) for key in sorted(keys))
+        return Plan(dirty.scope | keys, dirty.errors, self._steps(dirty))
+
+    def plan_all(self) -> Plan:
+        wanted = dict(self.holding.records())
+        keys = wanted.keys() | {("agent-peer", str(node)) for node in self.model.agents}
+        keys |= {("route", str(service)) for service in self.model.routes}
+        dirty = self.model.take((key, wanted.get(key)) for key in sorted(keys))
+        steps: tuple[tuple[str, Perform], ...] = (
+            # The interface comes up with its peers already there: packets of a known peer are never refused.
+            ("wireguard", lambda: self.peers.whole(list(self.model.agents))),
+            ("links", lambda: self.routes.whole(list(self.model.agents))),
+            ("nftables", self.l4.whole),
+            ("haproxy", self.http.whole),
+        )
+        return Plan(dirty.scope, dirty.errors, steps)
+
+    def _steps(self, dirty: Dirty) -> list[tuple[str, Perform]]:
+        agents, services = sorted(dirty.agents), sorted(dirty.services)
+        steps: list[tuple[str, Perform]] = []
+        if agents:
+            steps += [
+                ("wireguard", lambda: self.peers.bring(agents)),
+                ("links", lambda: self.routes.bring(agents)),
+            ]
+        if services:
+            steps += self._service_steps(services)
+        if any(self._is_gone(node) for node in agents):
+            steps += [
+                ("links remove", lambda: self.routes.take(agents)),
+                ("wireguard remove", lambda: self.peers.take(agents)),
+            ]
+        return steps
+
+    def _service_steps(self, services: list[ServiceId]) -> list[tuple[str, Perform]]:
+        kinds = {facts.kind for service in services if (facts := self.model.routes.get(service))}
+        gone = any(service not in self.model.routes for service in services)
+        steps: list[tuple[str, Perform]] = []
+        if gone or kinds - {"http"}:
+            steps.append(("nftables", lambda: self.l4.change(services)))
+        if gone or "http" in kinds:
+            steps.append(("haproxy", lambda: self.http.change(services)))
+        return steps
+
+    def _is_gone(self, node: NodeId) -> bool:
+        return node not in self.model.agents

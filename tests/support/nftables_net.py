@@ -1,0 +1,216 @@
+"""Four namespaces, a gateway and an agent among them, and sockets that live inside.
+
+visitor (198.51.100.10, stranger .66, 2001:db8::10) -- pub [gateway] wg -- wg [agent] lan -- lan (192.168.7.20)
+A veth pair without ARP stands for the tunnel: like WireGuard's, its ends know no neighbours.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind
+from socket import socket as Socket
+from typing import TypeVar
+
+from kakuremichi.dataplane.nftables.device import NftTable
+
+T = TypeVar("T")
+VISITOR, STRANGER, VISITOR6 = "198.51.100.10", "198.51.100.66", "2001:db8::10"
+PUBLIC, PUBLIC6 = "198.51.100.1", "2001:db8::1"
+AGENT, AGENT6, AGENT_B = IPv4Address("10.1.0.100"), IPv6Address("fd00:1::100"), "10.1.1.100"
+SLOT_ADDRESS, SLOT_ADDRESS6 = "10.1.0.7", "fd00:1::7"
+LAN_HOST = "192.168.7.20"
+SILENCE_S = 0.4  # long enough for a packet through four namespaces of one machine
+
+ADDRESSES = """
+link add pub netns {gw} type veth peer name eth netns {visitor}
+link add lan netns {agent} type veth peer name eth netns {lan}
+link add wg netns {gw} address 02:00:00:00:00:01 type veth peer name wg netns {agent} address 02:00:00:00:00:01
+"""
+INSIDE = {
+    "visitor": f"""
+addr add {VISITOR}/24 dev eth
+addr add {STRANGER}/24 dev eth
+addr add {VISITOR6}/64 dev eth nodad
+link set eth up
+route add default via {PUBLIC}
+""",
+    "gw": f"""
+addr add {PUBLIC}/24 dev pub
+addr add {PUBLIC6}/64 dev pub nodad
+addr add 192.0.2.1/32 dev wg
+addr add 2001:db8:ff::1/128 dev wg nodad
+link set pub up
+link set wg mtu 1420 arp off up
+route add 10.1.0.0/24 dev wg
+route add 10.1.1.0/24 dev wg
+route add fd00:1::/64 dev wg
+""",
+    "agent": f"""
+addr add {AGENT}/32 dev wg
+addr add {AGENT6}/128 dev wg nodad
+addr add 192.168.7.1/24 dev lan
+link set lan up
+link set wg mtu 1420 arp off up
+route add 10.1.0.0/24 dev wg
+route add 10.1.1.0/24 dev wg
+route add 198.51.100.0/24 dev wg
+route add fd00:1::/64 dev wg
+""",
+    # Its default route leads to another router, which answers nobody.
+    "lan": f"addr add {LAN_HOST}/24 dev eth\nlink set eth up\nroute add default via 192.168.7.254\n",
+}
+SYSCTLS = {
+    "gw": ("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
+    "agent": ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/wg/route_localnet"),
+}
+
+
+class Net:
+    """Four namespaces. Sockets are made inside and then live there, whoever holds them."""
+
+    def __init__(self) -> None:
+        self._prefix = f"kkn-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self._names = {host: f"{self._prefix}-{host}" for host in INSIDE}
+
+    def up(self) -> None:
+        for name in self._names.values():
+            subprocess.run(["ip", "netns", "add", name], check=True)
+        self._ip(ADDRESSES.format(**self._names))
+        for host, lines in INSIDE.items():
+            self._ip("link set lo up\n" + lines, "-n", self._names[host])
+        for host, names in SYSCTLS.items():
+            for name in names:
+                self.inside(host, lambda name=name: Path("/proc/sys/net", name).write_text("1"))  # type: ignore[misc]
+
+    def down(self) -> None:
+        for name in self._names.values():
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _ip(self, lines: str, *options: str) -> None:
+        subprocess.run(["ip", *options, "-batch", "-"], input=lines, text=True, check=True)
+
+    def netns(self, host: str) -> str:
+        return self._names[host]
+
+    def nft(self, host: str) -> NftTable:
+        return NftTable("kk_real", command=("ip", "netns", "exec", self._names[host], "nft"))
+
+    def inside(self, host: str, action: Callable[[], T]) -> T:
+        """Run `action` in a thread of its own that has entered the host's namespace."""
+
+        def entered() -> T:
+            with Path("/run/netns", self._names[host]).open() as handle:
+                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), 0x40000000) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            return action()
+
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(entered).result()
+
+    def socket(self, host: str, kind: SocketKind, address: str, port: int = 0) -> Socket:
+        def make() -> Socket:
+            made = Socket(AF_INET6 if ":" in address else AF_INET, kind)
+            made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            made.bind((address, port))
+            made.setblocking(False)
+            return made
+
+        return self.inside(host, make)
+
+    def dropped(self, host: str, chain: str) -> int:
+        """Packets that the chain's drop rules have counted."""
+        listing = subprocess.run(
+            ["ip", "netns", "exec", self._names[host], "nft", "-j", "list", "chain", "inet", "kk_real", chain],
+            check=True,
+            capture_output=True,
+        )
+        rules = [entry["rule"]["expr"] for entry in json.loads(listing.stdout)["nftables"] if "rule" in entry]
+        return sum(e["counter"]["packets"] for expr in rules for e in expr if "counter" in e)
+
+    @asynccontextmanager
+    async def tcp_server(self, host: str, address: str, port: int, name: str = "") -> AsyncIterator[list[str]]:
+        """Greets with `name` and echoes lines; yields the list of its clients' addresses."""
+        clients: list[str] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            clients.append(writer.get_extra_info("peername")[0])
+            try:
+                writer.write(f"{name}:{port}\n".encode())
+                while line := await reader.readline():
+                    writer.write(line)
+            except OSError:
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, sock=self.socket(host, SOCK_STREAM, address, port))
+        try:
+            yield clients
+        finally:
+            server.close()
+
+    @asynccontextmanager
+    async def udp_server(self, host: str, address: str, port: int, name: str = "") -> AsyncIterator[list[str]]:
+        clients: list[str] = []
+
+        class Echo(asyncio.DatagramProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                self.transport = transport
+
+            def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
+                clients.append(peer[0])
+                self.transport.sendto(f"{name}:{port}".encode(), peer)  # type: ignore[attr-defined]
+
+        sock = self.socket(host, SOCK_DGRAM, address, port)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=sock)
+        try:
+            yield clients
+        finally:
+            transport.close()
+
+    @asynccontextmanager
+    async def connect(
+        self, host: str, source: str, to: str, port: int
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        sock = self.socket(host, SOCK_STREAM, source)
+        writer = None
+        try:
+            async with asyncio.timeout(5):
+                await asyncio.get_running_loop().sock_connect(sock, (to, port))
+                reader, writer = await asyncio.open_connection(sock=sock)
+            yield reader, writer
+        finally:
+            if writer:
+                writer.close()
+            sock.close()
+
+    async def greeting(self, host: str, source: str, to: str, port: int) -> str:
+        async with self.connect(host, source, to, port) as (reader, _), asyncio.timeout(5):
+            return (await reader.readline()).decode().strip()
+
+    async def ask(self, sock: Socket, to: str, port: int, *, within: float = 5) -> str:
+        """The answer to one datagram."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendto(sock, b"?", (to, port))
+        async with asyncio.timeout(within):
+            return (await loop.sock_recv(sock, 100)).decode()
+
+    async def silent(self, host: str, source: str, to: str, port: int) -> bool:
+        """Whether a connection gets neither an answer nor a refusal."""
+        sock = self.socket(host, SOCK_STREAM, source)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await asyncio.get_running_loop().sock_connect(sock, (to, port))
+        except TimeoutError:
+            return True
+        finally:
+            sock.close()
+        return False
