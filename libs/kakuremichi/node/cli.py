@@ -1,7 +1,8 @@
 """The command line that gateways and agents share; every option also by environment, `KAKUREMICHI_<NAME>`."""
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import click
 
 from kakuremichi import __version__
 from kakuremichi.node.state import NodeState
-from kakuremichi.runtime.logs import configure_logs
-from kakuremichi.runtime.telemetry import configure_telemetry
+from kakuremichi.runtime.config import ConfigError
+from kakuremichi.runtime.logs import setup_logs
+from kakuremichi.runtime.service import run_service
+from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.wire.enrolment import JoinToken, JoinTokenRefusedError, parse_join_token
 
 
@@ -23,22 +26,26 @@ class NodeOptions:
     uapi_directory: Path
 
     def join_token(self) -> JoinToken:
-        """The token to enrol with; a sentence for the person at the terminal if there is none."""
+        """The token to enrol with; :class:`ConfigError` with what to do if there is none."""
         if not self.token:
-            raise click.ClickException(
+            sentence = (
                 f"{self.state.directory}: this node is not enrolled; run `kakuremichi token create` on the server "
                 "and start again with --token, or KAKUREMICHI_TOKEN"
             )
+            raise ConfigError((sentence,))
         try:
             return parse_join_token(self.token.strip())
         except JoinTokenRefusedError as error:
-            raise click.ClickException(str(error)) from error
+            raise ConfigError((str(error),)) from error
 
 
-def node_command(role: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A click command with the options of every node; the function gets them as its first argument."""
+Run = Callable[..., Coroutine[Any, Any, None]]
 
-    def decorate(function: Callable[..., None]) -> click.Command:
+
+def node_command(role: str) -> Callable[[Run], click.Command]:
+    """A click command with the options of every node; the coroutine function gets them as its first argument."""
+
+    def decorate(function: Run) -> click.Command:
         @click.command(context_settings={"auto_envvar_prefix": "KAKUREMICHI", "show_default": True})
         @click.version_option(__version__)
         @click.option("--token", default="", help="Join token; needed once, not kept.")
@@ -57,11 +64,13 @@ def node_command(role: str) -> Callable[[Callable[..., None]], click.Command]:
         )
         @functools.wraps(function)
         def command(token: str, state: Path, interface: str, uapi_directory: Path, **others: Any) -> None:
-            configure_logs(f"kakuremichi-{role}")
-            configure_telemetry(f"kakuremichi-{role}")
-            node_state = NodeState(state)
-            node_state.open()
-            function(NodeOptions(node_state, token, interface, uapi_directory), **others)
+            setup_logs(role)
+            end_telemetry = setup_telemetry(role, version=__version__)
+            options = NodeOptions(NodeState(state), token, interface, uapi_directory)
+            options.state.open()
+            code = run_service(role, lambda: function(options, **others))
+            end_telemetry()
+            sys.exit(code)
 
         return command
 

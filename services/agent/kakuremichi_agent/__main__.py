@@ -1,6 +1,5 @@
 """`kakuremichi-agent`: WireGuard and nftables of one site. Wiring only."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -24,6 +23,7 @@ from kakuremichi.node.key import hold_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.run import Station, host_networks
 from kakuremichi.reconcile.holding import Holding
+from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
 from kakuremichi_agent.allow import Allow, default_allow, read_allow
 from kakuremichi_agent.model import AgentModel
@@ -36,18 +36,14 @@ KEEPALIVE_S = 25
 
 @node_command("agent")
 @click.option("--allow", "allow_file", type=click.Path(path_type=Path), help="File of what may be published from here.")
-def main(options: NodeOptions, allow_file: Path | None) -> None:
+async def main(options: NodeOptions, allow_file: Path | None) -> None:
     """Carry the visitors of the gateways to the private services of this site."""
-    asyncio.run(run(options, allow_file))
-
-
-async def run(options: NodeOptions, allow_file: Path | None) -> None:
     networks = await host_networks(options.interface)
     enrolment = options.state.enrolment() or await enrol(options.state, options.join_token(), networks=tuple(networks))
     node = enrolment.node
     subnet = parse_network(node.subnet)
     if not isinstance(subnet, IPv4Network):
-        raise click.ClickException(f"certificate: subnet {node.subnet} is not IPv4")
+        raise ConfigError((f"certificate: subnet {node.subnet} is not IPv4",))
     alias = link_alias(enrolment.deployment.hex()[:8], node.node_id)
     async with AsyncExitStack() as stack:
         device = await open_device(options.interface, alias, uapi_directory=options.uapi_directory)

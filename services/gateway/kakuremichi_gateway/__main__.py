@@ -1,6 +1,5 @@
 """`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -28,6 +27,7 @@ from kakuremichi.node.enrol import enrol
 from kakuremichi.node.key import hold_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.run import Station, host_networks
+from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
 from kakuremichi_gateway.model import GatewayModel
 from kakuremichi_gateway.publishing import HttpSection, L4Section
@@ -42,16 +42,12 @@ log = structlog.get_logger()
     "--haproxy", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="Its folder."
 )
 @click.option("--certificates", type=click.Path(path_type=Path), help="HAProxy crt-list for port 443; without it none.")
-def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
     """Carry visitors to the private services behind the agents of this pool."""
     try:
         endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
     except AddressRefusedError as error:
-        raise click.BadParameter(str(error), param_hint="--endpoint") from error
-    asyncio.run(run(options, endpoints, haproxy, certificates))
-
-
-async def run(options: NodeOptions, endpoints: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+        raise ConfigError((f"--endpoint: {error}",)) from error
     networks = tuple(await host_networks(options.interface))
     enrolment = options.state.enrolment() or await enrol(
         options.state, options.join_token(), networks=networks, endpoints=endpoints
