@@ -22,7 +22,8 @@ LAYERS: dict[str, set[str]] = {
     "reconcile": {"model", "runtime", "wire", "bus"},
     "node": {"model", "runtime", "wire", "bus", "dataplane", "reconcile"},
     "lab": {"model", "runtime"},
-    "cli": {"model", "runtime", "wire", "bus", "dataplane", "reconcile", "node", "lab"},
+    "fleet": {"model", "runtime", "wire", "bus", "lab"},
+    "cli": {"model", "runtime", "wire", "bus", "dataplane", "reconcile", "node", "lab", "fleet"},
 }
 """Each package under libs/kakuremichi and those that it may import beside itself."""
 

@@ -30,7 +30,7 @@ class NodeOptions:
         if not self.token:
             sentence = (
                 f"{self.state.directory}: this node is not enrolled; run `kakuremichi token create` on the server "
-                "and start again with --token, or KAKUREMICHI_TOKEN"
+                "and start again with --join-token, or KAKUREMICHI_JOIN_TOKEN"
             )
             raise ConfigError((sentence,))
         try:
@@ -48,7 +48,7 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
     def decorate(function: Run) -> click.Command:
         @click.command(context_settings={"auto_envvar_prefix": "KAKUREMICHI", "show_default": True})
         @click.version_option(__version__)
-        @click.option("--token", default="", help="Join token; needed once, not kept.")
+        @click.option("--join-token", default="", help="From `kakuremichi token create`; needed once, not kept.")
         @click.option(
             "--state",
             default=Path(f"/var/lib/kakuremichi/{role}"),
@@ -63,10 +63,10 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
             help="Where wireguard-go has its socket, on kernels without WireGuard.",
         )
         @functools.wraps(function)
-        def command(token: str, state: Path, interface: str, uapi_directory: Path, **others: Any) -> None:
+        def command(join_token: str, state: Path, interface: str, uapi_directory: Path, **others: Any) -> None:
             setup_logs(role)
             end_telemetry = setup_telemetry(role, version=__version__)
-            options = NodeOptions(NodeState(state), token, interface, uapi_directory)
+            options = NodeOptions(NodeState(state), join_token, interface, uapi_directory)
             options.state.open()
             code = run_service(role, lambda: function(options, **others))
             end_telemetry()

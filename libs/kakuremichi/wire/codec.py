@@ -25,7 +25,7 @@ def decode(data: bytes, kind: type[T], *, name: str = "") -> T:
     Whether unknown fields are refused is a property of the struct (DESIGN: what nodes and clients send is
     strict, what the control plane sends is tolerant).
     """
-    decoded: T = decode_any(data, kind, name=name or kind.__name__)
+    decoded: T = decode_any(data, kind, name=name or getattr(kind, "__name__", "message"))
     return decoded
 
 

@@ -73,14 +73,17 @@ class UnpublishService(Command, frozen=True, kw_only=True, tag="unpublish-servic
 
 class ListNodes(Command, frozen=True, kw_only=True, tag="list-nodes.v1"):
     role: Role
+    after: Text = ""  # `next_after` of the page before
+    node_id: Text = ""  # only this one
 
 
 class ListServices(Command, frozen=True, kw_only=True, tag="list-services.v1"):
-    pass
+    after: Text = ""
+    service_id: Text = ""  # only this one
 
 
 class ListTokens(Command, frozen=True, kw_only=True, tag="list-tokens.v1"):
-    pass
+    after: Text = ""
 
 
 class ListEvents(Command, frozen=True, kw_only=True, tag="list-events.v1"):
@@ -204,14 +207,17 @@ class EventView(Struct, frozen=True, kw_only=True):
 
 class Nodes(Result, frozen=True, kw_only=True, tag="nodes.v1"):
     items: tuple[NodeView, ...]
+    next_after: str = ""  # there is more: ask again with `after`
 
 
 class Services(Result, frozen=True, kw_only=True, tag="services.v1"):
     items: tuple[ServiceView, ...]
+    next_after: str = ""  # there is more: ask again with `after`
 
 
 class Tokens(Result, frozen=True, kw_only=True, tag="tokens.v1"):
     items: tuple[TokenView, ...]
+    next_after: str = ""  # there is more: ask again with `after`
 
 
 class Events(Result, frozen=True, kw_only=True, tag="events.v1"):
@@ -225,3 +231,22 @@ class AcceptKey(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkno
     """The keyring asks the registry's transaction to decide about an announcement that it found sound."""
 
     announcement: Signed
+
+
+class GetCertificate(
+    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="get-certificate.v1"
+):
+    """The keyring asks who a node is; the answer is `NodeCertificate`, or `KeyRefused` of code unknown-node."""
+
+    node_id: NodeIdField
+
+
+AnyKeyRequest = AcceptKey | GetCertificate
+
+
+class NodeCertificate(Struct, frozen=True, kw_only=True, array_like=True, tag="node-certificate.v1"):
+    """A live node's certificate and what it is judged by."""
+
+    deployment: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    trust: Signed
+    certificate: Signed

@@ -73,3 +73,19 @@ class ServiceUnpublished(Fact, frozen=True, kw_only=True, tag="service.unpublish
 
 
 AnyFact = TokenCreated | NodeEnrolled | KeyAnnounced | NodeRemoved | ServicePublished | ServiceUnpublished
+
+
+class LoggedFact(Struct, frozen=True, kw_only=True):
+    """One row of the log as `audit.<topic>` carries it, in JSON.
+
+    `hash` is SHA-256(0x00, `prev`, u64 `seq`, then `topic`, `actor`, `at` and `fact`, each after its length as u32).
+    """
+
+    log_id: str
+    seq: int
+    prev: str  # hex
+    hash: str  # hex
+    topic: str
+    actor: str
+    at: str  # RFC 3339, UTC, microseconds
+    fact: str  # the fact's JSON as text, byte for byte what is under the hash

@@ -1,0 +1,133 @@
+"""`kakuremichi up` and `down`: the control plane of a single server, kept running by its keeper."""
+
+import asyncio
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import click
+
+from kakuremichi.cli.context import save_context
+from kakuremichi.fleet.control_plane import ControlPlane, ControlPlaneError, Options
+from kakuremichi.lab.keeper_client import Units
+from kakuremichi.lab.units import UnitError
+
+READY_S = 60.0
+
+
+def _default_directory() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/kakuremichi/control")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "kakuremichi/control"
+
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=_default_directory,
+    help="Secrets, data and logs of the control plane.  [default: /var/lib/kakuremichi/control, or below your home]",
+)
+
+
+@click.command(context_settings={"show_default": True})
+@_directory
+@click.option("--address", default="127.0.0.1", help="Where nodes reach this server; it also listens there.")
+@click.option("--portal-port", default=8080, type=click.IntRange(1, 65535))
+@click.option("--nats-port", default=4222, type=click.IntRange(1, 65535))
+@click.option("--nats-url", envvar="NATS_URL", default="", help="A NATS of your own instead of the embedded one.")
+@click.option("--database-url", envvar="DATABASE_URL", default="", help="A PostgreSQL of your own, likewise.")
+@click.option("--foreground", is_flag=True, help="Stay, and stop everything at SIGTERM: for systemd and containers.")
+def up(
+    directory: Path,
+    address: str,
+    portal_port: int,
+    nats_port: int,
+    *,
+    nats_url: str,
+    database_url: str,
+    foreground: bool,
+) -> None:
+    """Run registry, keyring and portal on this server, with NATS and PostgreSQL unless you name your own."""
+    options = Options(
+        directory=directory.absolute(),
+        portal_listen=f"{address}:{portal_port}",
+        portal_url=f"http://{address}:{portal_port}",
+        nats_listen=f"{address}:{nats_port}",
+        node_nats_url=nats_url or f"nats://{address}:{nats_port}",
+        nats_url=nats_url,
+        database_url=database_url,
+    )
+    try:
+        asyncio.run(_up(ControlPlane(options), foreground=foreground))
+    except (ControlPlaneError, UnitError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@_directory
+def down(directory: Path) -> None:
+    """Stop what `up` started; a second time does nothing. Gateways and agents go on as they are."""
+    try:
+        stopped = asyncio.run(_down(directory.absolute()))
+    except UnitError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("the control plane is down" if stopped else "the control plane was not running", err=True)
+
+
+async def _up(control: ControlPlane, *, foreground: bool) -> None:
+    await asyncio.to_thread(control.prepare)
+    async with Units(_keeper(control.directory)) as units:
+        await units.start_all(control.units())
+        await _portal_ready(control)
+        context = save_context(control.options.portal_url, control.token_file)
+        click.echo(f"""
+The control plane is running.
+
+  portal   {control.options.portal_url}
+  token    {control.token_file}   (the first administrator's; sign in with it)
+  context  {context}   (so that `kakuremichi status` finds both)
+
+Next: kakuremichi token create gateway gw1""")
+        if foreground:
+            await _until_signal()
+            await units.down()
+
+
+async def _portal_ready(control: ControlPlane) -> None:
+    deadline = time.monotonic() + READY_S
+    while not await asyncio.to_thread(_answers, f"{control.options.portal_url}/readyz"):
+        if time.monotonic() > deadline:
+            raise ControlPlaneError(
+                f"portal: not ready within {READY_S:.0f} s, see the logs in {control.directory}/log"
+            )
+        await asyncio.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # our own http address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+async def _until_signal() -> None:
+    stop = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    await stop.wait()
+
+
+async def _down(directory: Path) -> bool:
+    if not (_keeper(directory) / "keeper.sock").exists():
+        return False
+    async with Units(_keeper(directory)) as units:
+        await units.down()
+    return True
+
+
+def _keeper(directory: Path) -> Path:
+    return directory / "keeper"
