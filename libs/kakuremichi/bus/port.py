@@ -68,6 +68,10 @@ class Bus(Protocol):
         """Call `callback(generation)` after each new connection, its subscriptions standing."""
         ...
 
+    def on_overflow(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(subject)` when messages of a subscription are dropped because its queue is full."""
+        ...
+
     async def publish(self, subject: str, data: bytes, *, headers: Headers | None = None, reply: str = "") -> None: ...
 
     async def request(

@@ -96,6 +96,7 @@ class Follower:
 
     async def run(self, stop: asyncio.Event) -> None:
         self.bus.on_connected(lambda _generation: self.resync())
+        self.bus.on_overflow(lambda _subject: self.resync())
         await self.bus.subscribe(self.feed, self._enqueue)
         if not self.feed.startswith("feed.agent."):
             await self.bus.subscribe(subjects.beacon(self.feed), self._enqueue)
