@@ -8,21 +8,23 @@ import asyncio
 import ctypes
 import json
 import os
+import socket
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind
-from socket import socket as Socket
 from typing import TypeVar
 
 from kakuremichi.dataplane.nftables.device import NftTable
 
 T = TypeVar("T")
-VISITOR, STRANGER, VISITOR6 = "198.51.100.10", "198.51.100.66", "2001:db8::10"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside the namespaces only
+VISITOR, STRANGER = "198.51.100.10", "198.51.100.66"
+VISITOR6, STRANGER6 = "2001:db8::10", "2001:db8::66"
 PUBLIC, PUBLIC6 = "198.51.100.1", "2001:db8::1"
 AGENT, AGENT6, AGENT_B = IPv4Address("10.1.0.100"), IPv6Address("fd00:1::100"), "10.1.1.100"
 SLOT_ADDRESS, SLOT_ADDRESS6 = "10.1.0.7", "fd00:1::7"
@@ -39,6 +41,7 @@ INSIDE = {
 addr add {VISITOR}/24 dev eth
 addr add {STRANGER}/24 dev eth
 addr add {VISITOR6}/64 dev eth nodad
+addr add {STRANGER6}/64 dev eth nodad
 link set eth up
 route add default via {PUBLIC}
 """,
@@ -48,7 +51,7 @@ addr add {PUBLIC6}/64 dev pub nodad
 addr add 192.0.2.1/32 dev wg
 addr add 2001:db8:ff::1/128 dev wg nodad
 link set pub up
-link set wg mtu 1420 arp off up
+link set wg addrgenmode none mtu 1420 arp off up
 route add 10.1.0.0/24 dev wg
 route add 10.1.1.0/24 dev wg
 route add fd00:1::/64 dev wg
@@ -58,7 +61,7 @@ addr add {AGENT}/32 dev wg
 addr add {AGENT6}/128 dev wg nodad
 addr add 192.168.7.1/24 dev lan
 link set lan up
-link set wg mtu 1420 arp off up
+link set wg addrgenmode none mtu 1420 arp off up
 route add 10.1.0.0/24 dev wg
 route add 10.1.1.0/24 dev wg
 route add 198.51.100.0/24 dev wg
@@ -78,6 +81,7 @@ class Net:
 
     def __init__(self) -> None:
         self._prefix = f"kkn-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.segments: list[int] = []  # sizes that accepted connections may send
         self._names = {host: f"{self._prefix}-{host}" for host in INSIDE}
 
     def up(self) -> None:
@@ -97,6 +101,9 @@ class Net:
     def _ip(self, lines: str, *options: str) -> None:
         subprocess.run(["ip", *options, "-batch", "-"], input=lines, text=True, check=True)
 
+    def ip(self, host: str, command: str) -> None:
+        self._ip(command, "-n", self._names[host])
+
     def netns(self, host: str) -> str:
         return self._names[host]
 
@@ -115,9 +122,9 @@ class Net:
         with ThreadPoolExecutor(1) as threads:
             return threads.submit(entered).result()
 
-    def socket(self, host: str, kind: SocketKind, address: str, port: int = 0) -> Socket:
-        def make() -> Socket:
-            made = Socket(AF_INET6 if ":" in address else AF_INET, kind)
+    def bound(self, host: str, kind: SocketKind, address: str, port: int = 0) -> socket.socket:
+        def make() -> socket.socket:
+            made = socket.socket(AF_INET6 if ":" in address else AF_INET, kind)
             made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
             made.bind((address, port))
             made.setblocking(False)
@@ -125,15 +132,20 @@ class Net:
 
         return self.inside(host, make)
 
-    def dropped(self, host: str, chain: str) -> int:
-        """Packets that the chain's drop rules have counted."""
+    def flush_chain(self, host: str, chain: str) -> None:
+        nft = ["ip", "netns", "exec", self._names[host], "nft"]
+        subprocess.run([*nft, "flush", "chain", "inet", "kk_real", chain], check=True)
+
+    def dropped(self, host: str, chain: str, rule: int | None = None) -> int:
+        """Packets that the chain's drop rules, or this one, have counted."""
         listing = subprocess.run(
             ["ip", "netns", "exec", self._names[host], "nft", "-j", "list", "chain", "inet", "kk_real", chain],
             check=True,
             capture_output=True,
         )
         rules = [entry["rule"]["expr"] for entry in json.loads(listing.stdout)["nftables"] if "rule" in entry]
-        return sum(e["counter"]["packets"] for expr in rules for e in expr if "counter" in e)
+        chosen = rules if rule is None else [rules[rule]]
+        return sum(e["counter"]["packets"] for expr in chosen for e in expr if "counter" in e)
 
     @asynccontextmanager
     async def tcp_server(self, host: str, address: str, port: int, name: str = "") -> AsyncIterator[list[str]]:
@@ -142,6 +154,7 @@ class Net:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             clients.append(writer.get_extra_info("peername")[0])
+            self.segments.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
             try:
                 writer.write(f"{name}:{port}\n".encode())
                 while line := await reader.readline():
@@ -151,7 +164,7 @@ class Net:
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(serve, sock=self.socket(host, SOCK_STREAM, address, port))
+        server = await asyncio.start_server(serve, sock=self.bound(host, SOCK_STREAM, address, port))
         try:
             yield clients
         finally:
@@ -169,7 +182,7 @@ class Net:
                 clients.append(peer[0])
                 self.transport.sendto(f"{name}:{port}".encode(), peer)  # type: ignore[attr-defined]
 
-        sock = self.socket(host, SOCK_DGRAM, address, port)
+        sock = self.bound(host, SOCK_DGRAM, address, port)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=sock)
         try:
             yield clients
@@ -180,7 +193,7 @@ class Net:
     async def connect(
         self, host: str, source: str, to: str, port: int
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        sock = self.socket(host, SOCK_STREAM, source)
+        sock = self.bound(host, SOCK_STREAM, source)
         writer = None
         try:
             async with asyncio.timeout(5):
@@ -196,7 +209,7 @@ class Net:
         async with self.connect(host, source, to, port) as (reader, _), asyncio.timeout(5):
             return (await reader.readline()).decode().strip()
 
-    async def ask(self, sock: Socket, to: str, port: int, *, within: float = 5) -> str:
+    async def ask(self, sock: socket.socket, to: str, port: int, *, within: float = 5) -> str:
         """The answer to one datagram."""
         loop = asyncio.get_running_loop()
         await loop.sock_sendto(sock, b"?", (to, port))
@@ -205,7 +218,7 @@ class Net:
 
     async def silent(self, host: str, source: str, to: str, port: int) -> bool:
         """Whether a connection gets neither an answer nor a refusal."""
-        sock = self.socket(host, SOCK_STREAM, source)
+        sock = self.bound(host, SOCK_STREAM, source)
         try:
             async with asyncio.timeout(SILENCE_S):
                 await asyncio.get_running_loop().sock_connect(sock, (to, port))
