@@ -1,0 +1,150 @@
+"""Steps as HAProxy's words, and its replies as values. Pure. The replies were taken from 2.6.12."""
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from kakuremichi.dataplane.haproxy.client import Command, ProxyError
+from kakuremichi.dataplane.haproxy.desired import Server
+from kakuremichi.dataplane.haproxy.diff import (
+    ActualServer,
+    AddMap,
+    AddServer,
+    DelMap,
+    EnableServer,
+    MoveServer,
+    RemoveServer,
+    Route,
+    SetMap,
+    Step,
+    WeighServer,
+    parse_backend,
+    parse_route,
+)
+
+# A server added at run time inherits nothing from default-server. Without both words HAProxy keeps no idle
+# connection to it, which costs two thirds of the requests per second.
+KEEP_CONNECTIONS: Command = ("pool-max-conn", "-1", "pool-purge-delay", "5s")
+
+_DONE = ("", "New server registered.", "Server deleted.")
+_MOVED = ("IP changed", "no need to change the addr", "port changed")
+_STILL_CONNECTED = "Server still has connections"
+_MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # srv_admin_state: forced, inherited, by configuration, by resolution
+_FOUND = re.compile(r'\bfound=yes\b.*?\bvalue="([^"]*)"')
+
+
+class Running(NamedTuple):
+    """Which process answers. Another pid than before means that what was only set at run time is gone."""
+
+    pid: int
+    description: str  # of the configuration it has loaded, see config.describe
+    stopping: bool
+
+
+def endpoint(server: Server) -> str:
+    return f"[{server.address}]:{server.port}" if server.address.version == 6 else f"{server.address}:{server.port}"
+
+
+def server_words(server: Server) -> Command:
+    """Everything after the name, alike in the file and at run time."""
+    backup = ("backup",) if server.backup else ()
+    return (endpoint(server), "weight", str(server.weight), *backup, *KEEP_CONNECTIONS)
+
+
+def commands_of(step: Step, routes: str) -> tuple[Command, ...]:  # noqa: PLR0911  # one return for each kind
+    """`routes` is the path of the route map as the configuration names it."""
+    match step:
+        case AddMap(key, route):
+            return (("add", "map", routes, key, str(route)),)
+        case SetMap(key, route):
+            return (("set", "map", routes, key, str(route)),)
+        case DelMap(key):
+            return (("del", "map", routes, key),)
+        case AddServer(number, server):
+            name = f"p{number}/{server.name}"
+            return ("add", "server", name, *server_words(server)), ("enable", "server", name)
+        case MoveServer(number, server):
+            name = f"p{number}/{server.name}"
+            return (("set", "server", name, "addr", str(server.address), "port", str(server.port)),)
+        case WeighServer(number, server):
+            return (("set", "server", f"p{number}/{server.name}", "weight", str(server.weight)),)
+        case EnableServer(number, name):
+            return (("set", "server", f"p{number}/{name}", "state", "ready"),)
+        case RemoveServer(number, name, cut):
+            return _removal(f"p{number}/{name}", cut=cut)
+
+
+def _removal(name: str, *, cut: bool) -> tuple[Command, ...]:
+    shut: tuple[Command, ...] = (("shutdown", "sessions", "server", name),) if cut else ()
+    return ("set", "server", name, "state", "maint"), *shut, ("del", "server", name)
+
+
+def fault_in(step: Step, replies: Sequence[str]) -> str | None:
+    """What HAProxy objected to; None if the step is done. What is already gone counts as removed."""
+    for reply in replies:
+        if reply in _DONE or reply.startswith(_MOVED):
+            continue
+        if isinstance(step, RemoveServer) and reply == "No such server.":
+            return None
+        if isinstance(step, DelMap) and reply == "Key not found.":
+            return None
+        return " ".join(reply.split())[:200]
+    return None
+
+
+def is_busy(fault: str) -> bool:
+    """Whether a removal only has to wait for the last connections."""
+    return fault.startswith(_STILL_CONNECTED)
+
+
+def parse_running(reply: str) -> Running:
+    """From `show info`."""
+    values = dict(line.split(": ", 1) for line in reply.splitlines() if ": " in line)
+    try:
+        return Running(int(values["Pid"]), values.get("description", ""), values.get("Stopping", "0") != "0")
+    except (KeyError, ValueError) as error:
+        raise ProxyError(f"show info: no process id in {reply[:80]!r}") from error
+
+
+def parse_map(reply: str) -> dict[str, frozenset[Route | None]]:
+    """From `show map`: lines of reference, key, value."""
+    routes: dict[str, frozenset[Route | None]] = {}
+    for line in reply.splitlines():
+        reference, _, entry = line.partition(" ")
+        key, _, value = entry.partition(" ")
+        if not reference.startswith("0x"):
+            raise ProxyError(f"show map: {' '.join(reply.split())[:120]}")
+        found = frozenset((parse_route(value),))
+        routes[key] = routes[key] | found if key in routes else found
+    return routes
+
+
+def parse_found(reply: str) -> frozenset[Route | None]:
+    """From `get map`: empty if the key is unknown."""
+    if "found=" not in reply:
+        raise ProxyError(f"get map: {' '.join(reply.split())[:120]}")
+    return frozenset(parse_route(value) for value in _FOUND.findall(reply))
+
+
+def parse_servers(reply: str) -> dict[int, dict[str, ActualServer]]:
+    """From `show servers state` (format 1) of one backend or of all; only numbered backends count."""
+    lines = reply.splitlines()
+    if lines[:1] != ["1"]:
+        raise ProxyError(f"show servers state: {' '.join(reply.split())[:120]}")
+    servers: dict[int, dict[str, ActualServer]] = {}
+    for name, fields in _rows(lines[2:]):
+        number = parse_backend(name)
+        if number is not None:
+            address = fields[4] if ":" not in fields[4] else str(ip_address(fields[4]))
+            ready = not int(fields[6]) & _MAINTENANCE
+            servers.setdefault(number, {})[fields[3]] = ActualServer(address, int(fields[18]), int(fields[7]), ready)
+    return servers
+
+
+def _rows(lines: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) < 19:
+            raise ProxyError(f"show servers state: a line of {len(fields)} columns")
+        yield fields[1], fields

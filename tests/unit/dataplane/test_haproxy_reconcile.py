@@ -1,0 +1,289 @@
+"""The reconciler against the HAProxy in memory."""
+
+import asyncio
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kakuremichi.dataplane.haproxy import reconcile
+from kakuremichi.dataplane.haproxy.config import parse_routes_file
+from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, RouteState, Server, ServiceState
+from kakuremichi.dataplane.haproxy.diff import ActualServer, AddServer, RemoveServer, Route, SetMap
+from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.memory import MemoryProxy
+from kakuremichi.dataplane.haproxy.reconcile import Reconciler
+from kakuremichi.model.ids import ServiceId
+
+LAYOUT = Layout(Path("/run/kk"))
+
+
+def server(name: str, host: int = 1, *, weight: int = 100) -> Server:
+    return Server(name, ip_address(f"10.0.0.{host}"), 80, weight)
+
+
+def service(name: str, *servers: Server, host: str = "", state: ServiceState = ServiceState.ACTIVE) -> HttpService:
+    return HttpService(ServiceId(name), host or f"{name}.test", servers, state)
+
+
+def reconciler_for(proxy: MemoryProxy, *, pool_size: int = 4) -> Reconciler:
+    return Reconciler(proxy, Frontend(), LAYOUT, pool_size=pool_size)
+
+
+async def running_with(*services: HttpService, pool_size: int = 4) -> tuple[MemoryProxy, Reconciler]:
+    """A HAProxy started from the files of the first pass, as at the start of a gateway."""
+    proxy = MemoryProxy()
+    reconciler = reconciler_for(proxy, pool_size=pool_size)
+    first = await reconciler.full(services)
+    assert first.errors == ("admin.sock: nobody answers",)
+    proxy.start()
+    assert await reconciler.compare() == reconcile.Report()
+    return proxy, reconciler
+
+
+async def served(proxy: MemoryProxy) -> dict[str, tuple[str, frozenset[str]]]:
+    """Host to (service, names of the servers that a visitor may meet)."""
+    actual = await proxy.read()
+    found = {}
+    for key, routes in actual.routes.items():
+        (route,) = routes
+        assert route is not None
+        ready = {name for name, held in actual.servers.get(route.number, {}).items() if held.ready}
+        found[key] = (str(route.service), frozenset(ready))
+    return found
+
+
+async def test_files_are_there_before_haproxy_and_it_starts_with_everything() -> None:
+    proxy, _ = await running_with(service("a", server("t")), service("b"))
+
+    assert await served(proxy) == {"a.test": ("a", frozenset({"t"})), "b.test": ("b", frozenset())}
+
+
+async def test_a_change_touches_only_its_service() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")), service("b", server("t")))
+
+    report = await reconciler.put(service("b", server("u", 2)))
+
+    assert [outcome.step for outcome in report.outcomes] == [AddServer(1, server("u", 2)), RemoveServer(1, "t")]
+    assert (await served(proxy))["b.test"] == ("b", frozenset({"u"}))
+
+
+async def test_a_service_that_changes_its_host_leaves_none_behind() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")))
+
+    await reconciler.put(service("a", server("t"), host="new.test"))
+
+    assert await served(proxy) == {"new.test": ("a", frozenset({"t"}))}
+
+
+async def test_a_host_that_another_service_takes_is_not_taken_away_with_the_first_one() -> None:
+    proxy, reconciler = await running_with(service("a", server("t"), host="x.test"))
+
+    await reconciler.put(service("b", server("u"), host="x.test"))
+    await reconciler.remove(ServiceId("a"))
+
+    assert await served(proxy) == {"x.test": ("b", frozenset({"u"}))}
+    assert (await reconciler.compare()).outcomes == ()
+
+
+async def test_a_paused_service_keeps_its_name_and_servers() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")))
+
+    await reconciler.put(service("a", server("t"), state=ServiceState.PAUSED))
+
+    assert (await proxy.read()).routes["a.test"] == {Route(0, ServiceId("a"), RouteState.PAUSED)}
+
+
+async def test_a_service_whose_last_target_goes_says_so_before_it_goes() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")))
+
+    report = await reconciler.put(service("a"))
+
+    gone = Route(0, ServiceId("a"), RouteState.NO_TARGET)
+    assert [outcome.step for outcome in report.outcomes] == [SetMap("a.test", gone), RemoveServer(0, "t")]
+    await reconciler.put(service("a", server("t", weight=0)))  # draining takes no visitors either
+    assert (await proxy.read()).routes["a.test"] == {gone}
+
+
+async def test_removal_waits_for_connections_and_the_number_is_free_only_after_files_without_it_are_saved() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")), pool_size=1)
+    proxy.connected.add((0, "t"))
+
+    report = await reconciler.remove(ServiceId("a"))
+
+    assert report.errors == ()
+    assert report.pending == (RemoveServer(0, "t"),)
+    assert await served(proxy) == {}
+
+    proxy.connected.clear()
+    await reconciler._retry_removals(now=1e9)
+    assert reconciler.pending == ()
+    assert reconciler.owners == {0: "a"}  # a HAProxy started now would still lead a.test to backend 0
+
+    await reconciler.flush()
+    assert reconciler.owners == {}
+    assert proxy.files is not None
+    assert parse_routes_file(proxy.files.routes) == {}
+
+
+async def test_a_server_that_comes_back_before_it_was_deleted_is_enabled_again() -> None:
+    proxy, reconciler = await running_with(service("a", server("t"), server("u", 2)))
+    proxy.connected.add((0, "u"))
+    await reconciler.put(service("a", server("t")))
+    assert (await served(proxy))["a.test"] == ("a", frozenset({"t"}))
+
+    await reconciler.put(service("a", server("t"), server("u", 3)))
+    await reconciler._retry_removals(now=1e9)
+
+    assert reconciler.pending == ()
+    assert (await proxy.read()).servers[0]["u"] == ActualServer("10.0.0.3", 80, 100, ready=True)
+
+
+async def test_cut_ends_the_connections_too() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")))
+    proxy.connected.add((0, "t"))
+
+    report = await reconciler.remove(ServiceId("a"), cut=True)
+
+    assert report.pending == ()
+    assert (await proxy.read()).servers == {}
+
+
+async def test_a_refused_step_is_reported_with_its_service_and_blocks_no_other() -> None:
+    proxy, reconciler = await running_with()
+    proxy.failing[AddServer(0, server("bad"))] = "out of memory"
+
+    report = await reconciler.full([service("a", server("bad")), service("b", server("t"))])
+
+    assert report.errors == ("a: AddServer: out of memory",)
+    assert await served(proxy) == {"a.test": ("a", frozenset()), "b.test": ("b", frozenset({"t"}))}
+    assert list(reconciler.problems) == list(report.errors)
+    proxy.failing.clear()
+    assert (await reconciler.compare()).errors == ()
+    assert list(reconciler.problems) == []
+    assert (await served(proxy))["a.test"] == ("a", frozenset({"bad"}))
+
+
+async def test_a_used_up_pool_is_doubled_with_a_reload_that_loses_nothing() -> None:
+    services = [service(name, server("t")) for name in "abcde"]
+    proxy, reconciler = await running_with(*services[:4])
+    await reconciler.put(service("a", server("u")))  # not in the files yet
+
+    report = await reconciler.put(services[4])
+
+    assert (report.reloaded, report.errors, proxy.reloads) == (True, (), 1)
+    assert (await served(proxy))["a.test"] == ("a", frozenset({"u"}))
+    assert (await served(proxy))["e.test"] == ("e", frozenset({"t"}))
+    assert sorted(reconciler.owners) == [0, 1, 2, 3, 4]
+
+
+async def test_another_reconciler_moves_nobody() -> None:
+    proxy, first = await running_with(*(service(name, server("t")) for name in "abc"))
+    await first.remove(ServiceId("a"))
+    before = {number: owner for number, owner in first.owners.items() if owner != "a"}
+
+    second = reconciler_for(proxy)
+    report = await second.full([service(name, server("t")) for name in "cbd"])
+
+    assert [type(outcome.step).__name__ for outcome in report.outcomes] == ["AddServer", "AddMap"]
+    assert before.items() <= second.owners.items()
+
+
+async def test_numbers_are_read_from_the_files_while_haproxy_is_away() -> None:
+    proxy, first = await running_with(*(service(name) for name in "abc"))
+    proxy.stop()
+
+    second = reconciler_for(proxy)
+    await second.full([service(name) for name in "cba"])
+
+    assert second.owners == first.owners
+
+
+async def test_a_haproxy_that_forgot_a_change_gets_it_again_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "TICK_S", 0.01)
+    monkeypatch.setattr(reconcile, "WATCH_S", 0.02)
+    proxy, reconciler = await running_with(service("a", server("t")))
+    await reconciler.put(service("b", server("t")))
+    proxy.start()  # killed before the files were saved
+    assert "b.test" not in await served(proxy)
+
+    stop = asyncio.Event()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(reconciler.run(stop))
+        while "b.test" not in await served(proxy):  # noqa: ASYNC110  # the proxy tells nobody
+            await asyncio.sleep(0.01)
+        stop.set()
+
+    assert proxy.files is not None
+    assert "b.test" in parse_routes_file(proxy.files.routes)  # saved at the end
+
+
+async def test_what_haproxy_holds_beside_the_desired_state_goes() -> None:
+    proxy, reconciler = await running_with(service("a", server("t")))
+    await proxy.apply([AddServer(3, server("stranger")), AddServer(0, server("other", 9))])
+
+    await reconciler.compare()
+
+    assert (await proxy.read()).servers == {0: {"t": ActualServer("10.0.0.1", 80, 100, ready=True)}}
+
+
+async def test_nothing_is_removed_before_the_desired_state_is_known() -> None:
+    reconciler = reconciler_for(MemoryProxy())
+    with pytest.raises(RuntimeError, match="must come first"):
+        await reconciler.compare()
+    with pytest.raises(RuntimeError, match="must come first"):
+        await reconciler.remove(ServiceId("a"))
+
+
+names = st.sampled_from("abcdef")
+hosts = st.sampled_from(["x.test", "y.test", "z.test", ""])
+services = st.builds(
+    lambda name, host, targets: service(name, *(server(target) for target in sorted(targets)), host=host),
+    names,
+    hosts,
+    st.sets(st.sampled_from("tuv")),
+)
+actions = st.lists(st.one_of(services, names, st.sampled_from(["CRASH", "RESTART", "FLUSH", "BUSY"])), max_size=20)
+
+
+@given(actions)
+def test_any_history_ends_where_a_fresh_start_would(history: list[HttpService | str]) -> None:
+    asyncio.run(live_through(history))
+
+
+async def live_through(history: list[HttpService | str]) -> None:
+    proxy, reconciler = await running_with(pool_size=2)
+    desired: dict[str, HttpService] = {}
+    for action in history:
+        if isinstance(action, HttpService):
+            desired.pop(action.id, None)
+            desired[action.id] = action
+            await reconciler.put(action)
+        elif action == "CRASH":
+            proxy.start()
+            await reconciler.compare()
+        elif action == "RESTART":
+            reconciler = reconciler_for(proxy, pool_size=2)
+            await reconciler.full(desired.values())
+        elif action == "FLUSH":
+            await reconciler.flush()
+        elif action == "BUSY":
+            proxy.connected = {(number, "t") for number in range(8)}
+        else:
+            desired.pop(action, None)
+            await reconciler.remove(ServiceId(action))
+        assert_no_stranger_is_met(await served(proxy), desired)
+    proxy.connected.clear()
+    await reconciler.compare()
+    expected = {held.host: held for held in desired.values()}
+    assert {host: held.id for host, held in expected.items()} == {
+        h: name for h, (name, _) in (await served(proxy)).items()
+    }
+    assert (await reconciler.compare()).outcomes == ()
+
+
+def assert_no_stranger_is_met(found: dict[str, tuple[str, frozenset[str]]], desired: dict[str, HttpService]) -> None:
+    for name, met in found.values():
+        assert met == {server.name for server in desired[name].servers}, (name, met)
