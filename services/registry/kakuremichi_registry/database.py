@@ -1,0 +1,159 @@
+"""Connections to PostgreSQL: a pool with limits everywhere, few writers at once, one retry where it is safe."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from opentelemetry import trace
+
+MAX_WRITERS = 4  # the head of the log is locked until commit: more writers only lengthen the queue
+ACQUIRE_TIMEOUT_S = 2.0
+COMMAND_TIMEOUT_S = 5.0
+SETTINGS = {
+    "application_name": "kakuremichi-registry",
+    "lock_timeout": "2000",
+    "statement_timeout": "5000",
+    "idle_in_transaction_session_timeout": "5000",
+    "timezone": "UTC",
+    "jit": "off",  # our statements are short; compiling them is not
+}
+
+# The connection was gone before the statement ran, or went while it did.
+LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, OSError, EOFError)
+# The server cannot answer now: starting, stopping, too busy, frozen.
+BUSY = (
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    TimeoutError,
+)
+STALE = "KK001"
+TOKEN_NOT_OPEN = "KK002"
+
+_tracer = trace.get_tracer("kakuremichi.registry")
+
+
+class DatabaseUnavailableError(Exception):
+    """PostgreSQL does not answer now. Whether a write took place is unknown unless it had an idempotency key."""
+
+
+class StaleError(Exception):
+    """What the decision looked at has changed meanwhile: decide again."""
+
+
+class TokenNotOpenError(Exception):
+    """The join token was redeemed or expired between the decision and the write."""
+
+
+class Database:
+    """One pool. `fetch` reads and may be repeated; `write` is one function call and is never repeated blindly."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str) -> None:
+        self._pool, self.dsn = pool, dsn
+        self._writers = asyncio.Semaphore(MAX_WRITERS)
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        try:
+            return await self._fetch(query, args)
+        except LOST:
+            # After a restart of the server the first statement on an old connection fails, the next does not.
+            return await self._fetch_last(query, args)
+
+    async def fetch_one(self, query: str, *args: object) -> asyncpg.Record | None:
+        rows = await self.fetch(query, *args)
+        return rows[0] if rows else None
+
+    async def _fetch_last(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        try:
+            return await self._fetch(query, args)
+        except LOST as error:
+            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+
+    async def _fetch(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+                return rows
+        except BUSY as error:
+            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+
+    async def write(self, query: str, *args: object) -> asyncpg.Record:
+        """Call one function that writes; its transaction is the statement.
+
+        :class:`StaleError` if it, or a constraint that has the last word, says that the decision no longer holds.
+        """
+        with _tracer.start_as_current_span("registry transaction", attributes={"db.system.name": "postgresql"}):
+            async with self._writers:
+                return await self._write(query, args)
+
+    async def _write(self, query: str, args: tuple[object, ...]) -> asyncpg.Record:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                row: asyncpg.Record | None = await connection.fetchrow(query, *args)
+        except (
+            asyncpg.UniqueViolationError,
+            asyncpg.ExclusionViolationError,
+            asyncpg.ForeignKeyViolationError,
+        ) as error:
+            raise StaleError(str(error)) from error
+        except BUSY as error:
+            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+        except asyncpg.PostgresError as error:
+            raise _meaning(error) from error
+        except LOST as error:
+            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+        if row is None:
+            raise DatabaseUnavailableError("database: the statement answered no row")
+        return row
+
+    async def execute(self, query: str, *args: object) -> None:
+        """Bookkeeping that may be repeated and touches no fact."""
+        await self.fetch(query, *args)
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """A connection outside the pool, for LISTEN and advisory locks, which belong to a session."""
+        try:
+            connection = await asyncpg.connect(
+                self.dsn, timeout=ACQUIRE_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SETTINGS
+            )
+        except (*LOST, *BUSY) as error:
+            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+
+def _meaning(error: asyncpg.PostgresError) -> Exception:
+    if error.sqlstate == STALE:
+        return StaleError(str(error))
+    if error.sqlstate == TOKEN_NOT_OPEN:
+        return TokenNotOpenError(str(error))
+    return error if not isinstance(error, LOST) else DatabaseUnavailableError(f"database: {error}")
+
+
+@asynccontextmanager
+async def open_database(dsn: str) -> AsyncIterator[Database]:
+    """The pool, open while the block runs. :class:`DatabaseUnavailableError` if the server does not answer."""
+    settings: dict[str, Any] = {
+        "min_size": 2, "max_size": 10, "command_timeout": COMMAND_TIMEOUT_S, "timeout": ACQUIRE_TIMEOUT_S,
+        "max_inactive_connection_lifetime": 300, "server_settings": SETTINGS,
+    }  # fmt: skip
+    try:
+        pool = await asyncpg.create_pool(dsn, **settings)
+    except (*LOST, *BUSY) as error:
+        raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+    try:
+        yield Database(pool, dsn)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), 5)
+        except TimeoutError:
+            pool.terminate()

@@ -1,0 +1,112 @@
+"""A node's new WireGuard key: checked once more against the stored certificate, decided by one transaction."""
+
+import structlog
+
+from kakuremichi.model.addresses import AddressRefusedError, Endpoint, parse_endpoint
+from kakuremichi.model.ids import NodeId
+from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
+from kakuremichi.wire import signing
+from kakuremichi.wire.codec import WireError, decode
+from kakuremichi.wire.commands import AcceptKey, AnyKeyRequest, GetCertificate, NodeCertificate
+from kakuremichi.wire.facts import KeyAnnounced
+from kakuremichi.wire.identity import Announcement, Certificate
+from kakuremichi.wire.records import AgentPeer, GatewayPeer
+from kakuremichi.wire.requests import KeyAccepted, KeyRefused
+from kakuremichi.wire.signing import SignatureRefusedError, Signed
+from kakuremichi.wire.subjects import fleet_feed, pool_feed
+from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError
+from kakuremichi_registry.items import Item, put
+from kakuremichi_registry.store import nodes
+from kakuremichi_registry.store.entries import entry_of
+from kakuremichi_registry.trust import Trust
+
+log = structlog.get_logger(__name__)
+
+
+def refused(code: str, detail: str, *, epoch: int = 0) -> KeyRefused:
+    return KeyRefused(code=code, detail=detail, epoch=epoch)
+
+
+def unknown(node: NodeId) -> KeyRefused:
+    return refused("unknown-node", f"node {node}: is not enrolled, or with another certificate")
+
+
+def peer_item(certificate: Certificate, signed_certificate: Signed, announcement: Signed) -> Item:
+    """What the other side of the pool is told: gateways of an agent, agents of a gateway."""
+    if certificate.role == "agent":
+        peer = AgentPeer(node_id=certificate.node_id, certificate=signed_certificate, announcement=announcement)
+        return put(pool_feed(certificate.pool), peer)
+    gateway = GatewayPeer(node_id=certificate.node_id, certificate=signed_certificate, announcement=announcement)
+    return put(fleet_feed(certificate.pool), gateway)
+
+
+class Keys:
+    """Answers the keyring."""
+
+    def __init__(self, database: Database, trust: Trust) -> None:
+        self._database, self._trust = database, trust
+
+    async def answer(self, _subject: str, request: AnyKeyRequest) -> KeyAccepted | KeyRefused | NodeCertificate:
+        try:
+            if isinstance(request, GetCertificate):
+                return await self._certificate(request.node_id)
+            return await self._accept(request)
+        except (DatabaseUnavailableError, StaleError) as error:
+            return refused("unavailable", str(error))
+
+    @staticmethod
+    def refuse(error: WireError) -> KeyRefused:
+        return refused("malformed", str(error))
+
+    async def _certificate(self, node: NodeId) -> NodeCertificate | KeyRefused:
+        signed = await nodes.certificate_of(self._database, node)
+        if signed is None:
+            return unknown(node)
+        return NodeCertificate(deployment=self._trust.deployment, trust=self._trust.trust_set, certificate=signed)
+
+    async def _accept(self, request: AcceptKey) -> KeyAccepted | KeyRefused:
+        try:
+            said = decode(request.announcement.body, Announcement)
+            check_public_key(said.public_key)
+            endpoints = tuple(parse_endpoint(text) for text in said.endpoints)
+        except (WireError, KeyRefusedError, AddressRefusedError) as error:
+            return refused("malformed", str(error))
+        signed = await nodes.certificate_of(self._database, said.node_id)
+        if signed is None:
+            return unknown(said.node_id)
+        certificate = decode(signed.body, Certificate)
+        try:
+            signing.verify(
+                signing.ANNOUNCEMENT, self._trust.deployment, request.announcement, {certificate.identity_key}
+            )
+        except SignatureRefusedError as error:
+            return refused("bad-signature", str(error))
+        return await self._write(request.announcement, said, endpoints, certificate, signed)
+
+    async def _write(
+        self, announcement: Signed, said: Announcement, endpoints: tuple[Endpoint, ...],
+        certificate: Certificate, signed: Signed,
+    ) -> KeyAccepted | KeyRefused:  # fmt: skip
+        fact = KeyAnnounced(
+            node_id=said.node_id, public_key=key_text(said.public_key), epoch=said.epoch,
+            endpoints=tuple(map(str, endpoints)),
+        )  # fmt: skip
+        entry = entry_of(fact, None, actor=f"node/{said.node_id}")
+        items = (peer_item(certificate, signed, announcement),)
+        outcome = await nodes.accept_key(
+            self._database, entry, items=items, signed=announcement, said=said, endpoints=endpoints
+        )
+        log.info("key decided", node=said.node_id, outcome=outcome.outcome, epoch=said.epoch)
+        match outcome.outcome:
+            case "accepted" | "same":
+                return KeyAccepted(epoch=outcome.epoch)
+            case "not-newer":
+                return refused(
+                    "not-newer",
+                    f"announcement of {said.node_id}: epoch {said.epoch} is not above {outcome.epoch}",
+                    epoch=outcome.epoch,
+                )
+            case "held":
+                return refused("held", f"public key of {said.node_id}: was used before; make a new one")
+            case _:
+                return unknown(said.node_id)

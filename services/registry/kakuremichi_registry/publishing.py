@@ -1,0 +1,360 @@
+"""What a service may be: form, conflicts, and the records that say it to gateways and agents. Pure."""
+
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from kakuremichi.model.addresses import AGENT_PORTS, AddressRefusedError, parse_network
+from kakuremichi.model.ids import NodeId, ServiceId
+from kakuremichi.wire.commands import PublishService, TargetInput
+from kakuremichi.wire.facts import ServicePublished, ServiceUnpublished, TargetSpec
+from kakuremichi.wire.records import Proto, Route, RouteTarget, Target
+from kakuremichi.wire.subjects import agent_feed, pool_feed
+from kakuremichi_registry.contexts import (
+    AgentPortHolder,
+    PublishContext,
+    ServiceRow,
+    TargetRow,
+    UnpublishContext,
+)
+from kakuremichi_registry.hosts import HostRefusedError, check_host
+from kakuremichi_registry.items import Item, gone, put
+from kakuremichi_registry.refusal import Refusal, conflict, exhausted, invalid, not_found
+from kakuremichi_registry.targets import check_target_address
+
+GATEWAY_PORTS = {80: "HTTP", 443: "HTTPS", 51820: "WireGuard"}  # the gateways' own listeners
+ROUTE_TAG = "route.v1"
+MAX_SOURCES = 500
+_PATH = re.compile(r"\A(/[A-Za-z0-9._~-]*)+\Z")
+MAX_PATH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A command whose form is sound: every value canonical, ports filled in."""
+
+    service_id: ServiceId
+    target: TargetInput
+    address: str
+    row: ServiceRow  # without targets and sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is to be written, and what has to be still so when it is."""
+
+    row: ServiceRow
+    items: tuple[Item, ...]
+    fact: ServicePublished
+    seen_seq: int
+    unchanged: bool
+    readers: dict[str, tuple[NodeId, ...]]
+
+
+def check_form(command: PublishService) -> Wanted:
+    """All that can be said without looking at the database; :class:`Refusal` names the field."""
+    kind = command.kind
+    if kind in ("http", "tls"):
+        host, (first, last), sources = _host(command), _no_ports(command), _no_sources(command)
+    else:
+        host, (first, last), sources = _no_host(command), _ports(command), _sources(command)
+    path = _path(command)
+    if len(command.targets) != 1:
+        raise invalid("targets", f"targets: {len(command.targets)} are given, exactly one is needed")
+    target = command.targets[0]
+    address = check_target_address(target.address, "targets.address")
+    row = ServiceRow(
+        service_id=command.service_id, pool=command.pool, kind=kind, host=host, path=path,
+        first_port=first, last_port=last, sources=sources, updated_seq=0,
+    )  # fmt: skip
+    return Wanted(command.service_id, _target_port(target, row), address, row)
+
+
+def _host(command: PublishService) -> str:
+    try:
+        return check_host(command.host)
+    except HostRefusedError as error:
+        raise invalid("host", str(error)) from error
+
+
+def _no_host(command: PublishService) -> str:
+    if command.host:
+        raise invalid("host", f"host: {command.kind} services have none; visitors come by port")
+    return ""
+
+
+def _no_ports(command: PublishService) -> tuple[int, int]:
+    if command.first_port or command.last_port:
+        raise invalid("first_port", f"port: {command.kind} services have none of their own; visitors come by host name")
+    return 0, 0
+
+
+def _ports(command: PublishService) -> tuple[int, int]:
+    first, last = command.first_port, command.last_port or command.first_port
+    for field, port in (("first_port", first), ("last_port", last)):
+        if not 1 <= port <= 65535:
+            raise invalid(field, f"port {port}: not a number from 1 to 65535")
+    if last < first:
+        raise invalid("last_port", f"ports {first}-{last}: the last port is below the first")
+    for port, owner in GATEWAY_PORTS.items():
+        if first <= port <= last:
+            raise invalid("first_port", f"port {port}: the gateways' own {owner} listener")
+    return first, last
+
+
+def _sources(command: PublishService) -> tuple[str, ...]:
+    if len(command.sources) > MAX_SOURCES:
+        raise invalid("sources", f"sources: {len(command.sources)} networks, at most {MAX_SOURCES} are allowed")
+    networks = set()
+    for text in command.sources:
+        if "%" in text:
+            raise invalid("sources", f"sources: network {text!r}: a zone id means nothing to anybody else")
+        try:
+            networks.add(parse_network(text))
+        except AddressRefusedError as error:
+            raise invalid("sources", f"sources: {error}") from error
+    return tuple(sorted(map(str, networks)))
+
+
+def _no_sources(command: PublishService) -> tuple[str, ...]:
+    if command.sources:
+        raise invalid("sources", f"sources: only tcp and udp services have an allow-list, this one is {command.kind}")
+    return ()
+
+
+def _path(command: PublishService) -> str:
+    path = command.path
+    if not path:
+        return ""
+    if command.kind != "http":
+        raise invalid("path", f"path: {command.kind} services have none")
+    if len(path) > MAX_PATH or not _PATH.match(path) or ".." in path.split("/"):
+        raise invalid("path", f"path: begins with '/', has at most {MAX_PATH} of a-z, A-Z, 0-9 and ._~-/, and no '..'")
+    return path
+
+
+def _target_port(target: TargetInput, row: ServiceRow) -> TargetInput:
+    if row.last_port > row.first_port:
+        if target.port not in (0, row.first_port):
+            raise invalid(
+                "targets.port",
+                f"target port {target.port}: a range keeps its numbers, so it is {row.first_port} or left out",
+            )
+        return TargetInput(agent=target.agent, address=target.address, port=row.first_port)
+    if not 1 <= target.port <= 65535:
+        raise invalid("targets.port", f"target port {target.port}: not a number from 1 to 65535")
+    return target
+
+
+def decide(command: PublishService, wanted: Wanted, seen: PublishContext) -> Publication:
+    """The write that publishes `wanted`; :class:`Refusal` if somebody else holds what it needs."""
+    if command.create_only and seen.old is not None:
+        raise conflict("exists", f"service {wanted.service_id}: exists already", holders=(wanted.service_id,))
+    _check_pool(wanted, seen)
+    _check_agent(wanted, seen)
+    _check_target(seen)
+    _check_host_free(wanted, seen)
+    _check_ports_free(wanted, seen)
+    targets = (_target_row(wanted, seen),)
+    row = _with(wanted.row, targets)
+    fact = ServicePublished(
+        service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
+        first_port=row.first_port, last_port=row.last_port, sources=row.sources, targets=_specs(targets),
+    )  # fmt: skip
+    seen_seq = seen.old.updated_seq if seen.old is not None else 0
+    unchanged = seen.old is not None and _with(seen.old, seen.old.targets) == row
+    return Publication(row, _items(row, seen.old), fact, seen_seq, unchanged, readers(row, seen.old, seen.gateways))
+
+
+def withdraw(service_id: ServiceId, seen: UnpublishContext) -> tuple[ServiceRow, tuple[Item, ...], ServiceUnpublished]:
+    """The write that takes a service away: its row as seen, the items, the fact."""
+    old = seen.old
+    if old is None:
+        raise not_found("unknown-service", f"service {service_id}: does not exist", field="service_id")
+    items = [gone(pool_feed(old.pool), "route", service_id)]
+    items += [gone(agent_feed(target.agent), "target", target.target_id) for target in old.targets]
+    return old, tuple(items), ServiceUnpublished(service_id=service_id, pool=old.pool)
+
+
+def route(row: ServiceRow) -> Route:
+    """What gateways are told of a service."""
+    return Route(
+        service_id=row.service_id, kind=row.kind, host=row.host, path=row.path,
+        first_port=row.first_port, last_port=row.last_port, sources=row.sources,
+        targets=tuple(
+            RouteTarget(target_id=target.target_id, agent=target.agent, agent_port=target.agent_port)
+            for target in row.targets
+        ),
+    )  # fmt: skip
+
+
+def readers(row: ServiceRow, old: ServiceRow | None, gateways: tuple[NodeId, ...]) -> dict[str, tuple[NodeId, ...]]:
+    """Who reads the feeds that a change from `old` to `row` concerns."""
+    concerned = [row] if old is None else [row, old]
+    feeds = {pool_feed(service.pool): gateways for service in concerned}
+    for service in concerned:
+        feeds.update({agent_feed(target.agent): (target.agent,) for target in service.targets})
+    return feeds
+
+
+def _with(row: ServiceRow, targets: tuple[TargetRow, ...]) -> ServiceRow:
+    return ServiceRow(
+        service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
+        first_port=row.first_port, last_port=row.last_port, sources=row.sources, updated_seq=0, targets=targets,
+    )  # fmt: skip
+
+
+def _specs(targets: Iterable[TargetRow]) -> tuple[TargetSpec, ...]:
+    return tuple(
+        TargetSpec(target_id=t.target_id, agent=t.agent, agent_port=t.agent_port, address=t.address, port=t.port)
+        for t in targets
+    )
+
+
+def _items(row: ServiceRow, old: ServiceRow | None) -> tuple[Item, ...]:
+    """Targets and the route; the database leaves out what is live already."""
+    items = [put(agent_feed(target.agent), _target(row, target)) for target in row.targets]
+    items.append(put(pool_feed(row.pool), route(row)))
+    if old is not None:
+        kept = {(target.agent, target.target_id) for target in row.targets}
+        items += [
+            gone(agent_feed(target.agent), "target", target.target_id)
+            for target in old.targets
+            if (target.agent, target.target_id) not in kept
+        ]
+        if old.pool != row.pool:
+            items.append(gone(pool_feed(old.pool), "route", row.service_id))
+    return tuple(items)
+
+
+def _target(row: ServiceRow, target: TargetRow) -> Target:
+    return Target(
+        target_id=target.target_id, service_id=row.service_id, proto=target.proto, agent_port=target.agent_port,
+        agent_last_port=target.agent_last_port, address=target.address, name="", port=target.port,
+    )  # fmt: skip
+
+
+def _check_pool(wanted: Wanted, seen: PublishContext) -> None:
+    if not seen.known_pool:
+        raise not_found(
+            "unknown-pool", f"pool {wanted.row.pool}: does not exist; it begins with its first join token", field="pool"
+        )
+    if seen.lacking:
+        names = tuple(node.node_id for node in seen.lacking)
+        raise conflict(
+            "unsupported",
+            f"gateways {', '.join(names)}: do not understand {ROUTE_TAG}; bring them to this release first",
+            holders=names,
+        )
+
+
+def _check_agent(wanted: Wanted, seen: PublishContext) -> None:
+    agent = wanted.target.agent
+    node = next((node for node in seen.nodes if node.node_id == agent), None)
+    if node is None or node.role != "agent":
+        raise not_found("unknown-agent", f"agent {agent}: is not enrolled", field="targets.agent")
+    if node.pool != wanted.row.pool:
+        raise invalid("targets.agent", f"agent {agent}: is of pool {node.pool}, the service is of {wanted.row.pool}")
+
+
+def _check_target(seen: PublishContext) -> None:
+    for holder in seen.target_holders:
+        if holder.role == "gateway":
+            raise invalid(
+                "targets.address", f"target address {holder.address}: of gateway {holder.node_id} itself, a loop"
+            )
+        raise invalid(
+            "targets.address",
+            f"target address {holder.address}: lies in the tunnel subnet of agent {holder.node_id};"
+            " write the address that the service has at the site, or 127.0.0.1",
+        )
+
+
+def _check_host_free(wanted: Wanted, seen: PublishContext) -> None:
+    host = wanted.row.host
+    if seen.host_holder is not None:
+        raise conflict(
+            "host-taken", f"host {host}: held by service {seen.host_holder}", field="host", holders=(seen.host_holder,)
+        )
+    if seen.freed_host is not None:
+        raise conflict(
+            "host-resting",
+            f"host {host}: was given back by service {seen.freed_host.service_id} and rests until"
+            f" {seen.freed_host.until}; only that service may take it before",
+            field="host",
+            holders=(seen.freed_host.service_id,),
+        )
+
+
+def _check_ports_free(wanted: Wanted, seen: PublishContext) -> None:
+    row = wanted.row
+    if seen.port_holders:
+        held = ", ".join(f"{h.service_id} ({_range(h.first_port, h.last_port)})" for h in seen.port_holders)
+        raise conflict(
+            "port-taken",
+            f"{row.kind} port {_range(row.first_port, row.last_port)}: held in pool {row.pool} by service {held}",
+            field="first_port",
+            holders=tuple(h.service_id for h in seen.port_holders),
+        )
+    if row.kind == "udp":
+        for port in seen.gateway_ports:
+            if row.first_port <= port <= row.last_port:
+                raise invalid("first_port", f"port {port}: the WireGuard port of a gateway of pool {row.pool}")
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _target_row(wanted: Wanted, seen: PublishContext) -> TargetRow:
+    row, agent = wanted.row, wanted.target.agent
+    proto: Proto = "udp" if row.kind == "udp" else "tcp"
+    target_id = f"{row.service_id}-1"
+    used = [held for held in seen.agent_ports if held.agent == agent and held.proto == proto]
+    if row.last_port > row.first_port:
+        _check_range_free(row, agent, proto, used)
+        first, last = row.first_port, row.last_port
+    else:
+        kept = next((t for t in seen.old.targets if t.agent == agent and t.proto == proto), None) if seen.old else None
+        first = last = agent_port(target_id, kept, used)
+    return TargetRow(
+        target_id=target_id, agent=agent, proto=proto, agent_port=first, agent_last_port=last,
+        address=wanted.address, port=wanted.target.port,
+    )  # fmt: skip
+
+
+def _check_range_free(
+    row: ServiceRow, agent: NodeId, proto: Literal["tcp", "udp"], used: list[AgentPortHolder]
+) -> None:
+    for held in used:
+        if held.agent_port <= row.last_port and row.first_port <= held.agent_last_port:
+            raise conflict(
+                "agent-port-taken",
+                f"{proto} ports {_range(row.first_port, row.last_port)}: a range keeps its numbers on agent {agent},"
+                f" where service {held.service_id} holds {_range(held.agent_port, held.agent_last_port)}",
+                field="first_port",
+                holders=(held.service_id,),
+            )
+
+
+def agent_port(target_id: str, kept: TargetRow | None, used: list[AgentPortHolder]) -> int:
+    """The port on the agent's tunnel address: the one it had, else a free one near a place of its own.
+
+    Targets begin to look at different places, so that writers at the same time seldom choose the same port.
+    """
+    if kept is not None and kept.agent_port == kept.agent_last_port and kept.agent_port in AGENT_PORTS:
+        return kept.agent_port
+    taken: set[int] = set()
+    for held in used:
+        taken.update(range(held.agent_port, held.agent_last_port + 1))
+    begin = zlib.crc32(target_id.encode()) % len(AGENT_PORTS)
+    for step in range(len(AGENT_PORTS)):
+        port = AGENT_PORTS[(begin + step) % len(AGENT_PORTS)]
+        if port not in taken:
+            return port
+    raise exhausted(f"agent ports: all {len(AGENT_PORTS)} of the agent are in use")
+
+
+__all__ = ["Publication", "Refusal", "Wanted", "agent_port", "check_form", "decide", "readers", "route", "withdraw"]

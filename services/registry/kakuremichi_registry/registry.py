@@ -1,0 +1,77 @@
+"""The registry put together: what it answers, and the loops that it runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from kakuremichi.bus.port import Bus
+from kakuremichi.bus.serve import serve
+from kakuremichi.wire import subjects
+from kakuremichi.wire.commands import AnyCommand, AnyKeyRequest
+from kakuremichi.wire.requests import SnapshotRequest
+from kakuremichi_registry.access import AccessLog
+from kakuremichi_registry.beacons import Beacons
+from kakuremichi_registry.commands import Commands
+from kakuremichi_registry.database import Database
+from kakuremichi_registry.keys import Keys
+from kakuremichi_registry.leadership import Leadership
+from kakuremichi_registry.maintenance import Maintenance
+from kakuremichi_registry.relay import Relay
+from kakuremichi_registry.relay_sources import Facts, FeedItems
+from kakuremichi_registry.reports import Reports
+from kakuremichi_registry.signer import Signer
+from kakuremichi_registry.snapshot import Snapshots
+from kakuremichi_registry.trust import Trust
+
+QUEUE = "registry"
+# A subscription handles one message after another; this many members of the queue group handle as many at once.
+AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8}
+
+Loop = Callable[[asyncio.Event], Awaitable[None]]
+
+
+class Registry:
+    """One replica. Call `listen` once, then run the loops of `loops()` until they are told to stop."""
+
+    def __init__(self, bus: Bus, database: Database, trust: Trust) -> None:
+        self._bus = bus
+        signer = Signer(trust)
+        self.leadership = Leadership(database)
+        self.access = AccessLog(database)
+        self.commands = Commands(database, trust, self.access)
+        self.keys = Keys(database, trust)
+        self.snapshots = Snapshots(database, signer)
+        self.reports = Reports(bus, database, signer)
+        self.feed_relay = Relay(bus, database, FeedItems(database, signer), self.leadership)
+        self.audit_relay = Relay(bus, database, Facts(database), self.leadership)
+        self.beacons = Beacons(bus, database, signer, self.leadership.leading)
+        self.maintenance = Maintenance(database, self.leadership.leading)
+
+    async def listen(self) -> None:
+        bus = self._bus
+        for _ in range(AT_ONCE["commands"]):
+            await serve(
+                bus,
+                subjects.COMMAND,
+                AnyCommand,
+                self.commands.answer,
+                queue=QUEUE,
+                refuse=Commands.refuse,
+            )
+        for _ in range(AT_ONCE["keys"]):
+            await serve(bus, subjects.KEY, AnyKeyRequest, self.keys.answer, queue=QUEUE, refuse=Keys.refuse)
+        for _ in range(AT_ONCE["snapshots"]):
+            await serve(
+                bus, subjects.SNAPSHOT, SnapshotRequest, self.snapshots.answer, queue=QUEUE, refuse=Snapshots.refuse
+            )
+        await bus.subscribe(subjects.REPORT, self.reports.take, queue=QUEUE)
+
+    def loops(self) -> dict[str, Loop]:
+        return {
+            "leadership": self.leadership.run,
+            "feed_relay": self.feed_relay.run,
+            "audit_relay": self.audit_relay.run,
+            "beacons": self.beacons.run,
+            "reports": self.reports.run,
+            "access_log": self.access.run,
+            "maintenance": self.maintenance.run,
+        }

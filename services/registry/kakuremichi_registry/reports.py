@@ -1,0 +1,126 @@
+"""Reports of nodes: taken as they come, kept in batches, answered with the signed heads of the node's feeds.
+
+While one batch is with the database the next one gathers, so an idle fleet is answered at once and a busy one
+shares statements.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+import structlog
+
+from kakuremichi.bus.port import Bus, BusError, Message
+from kakuremichi.bus.serve import may_answer
+from kakuremichi.model.addresses import AddressRefusedError, parse_network
+from kakuremichi.model.ids import NodeId
+from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.requests import Report, ReportAnswer
+from kakuremichi.wire.signing import Signed
+from kakuremichi.wire.subjects import agent_feed, fleet_feed, node_of, pool_feed
+from kakuremichi_registry.database import Database, DatabaseUnavailableError
+from kakuremichi_registry.signer import Signer
+from kakuremichi_registry.store import feeds
+from kakuremichi_registry.store.reports import KeptReport, NodePlace, keep, places
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITING = 20_000  # above it, reports are dropped: nodes say the same again within 30 s
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    report: Report
+    data: bytes
+    reply: str
+
+
+def feeds_of(node: NodeId, place: NodePlace) -> tuple[str, ...]:
+    if place.role == "gateway":
+        return (pool_feed(place.pool),)
+    return fleet_feed(place.pool), agent_feed(node)
+
+
+def kept(report: Report, data: bytes) -> KeptReport:
+    """What is stored of a report; networks and tags that are none are left out, not refused."""
+    networks = []
+    for text in report.networks:
+        try:
+            networks.append(str(parse_network(text)))
+        except AddressRefusedError:
+            continue
+    tags = tuple(tag for tag in report.tags if tag and " " not in tag and "\0" not in tag)
+    return KeptReport(report.node_id, data, tags, tuple(networks), bool(report.errors))
+
+
+class Reports:
+    def __init__(self, bus: Bus, database: Database, signer: Signer) -> None:
+        self._bus, self._database, self._signer = bus, database, signer
+        self._waiting: dict[NodeId, Waiting] = {}  # a node's newer report takes the place of its older one
+        self._wake = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+
+    async def take(self, message: Message) -> None:
+        """Handler of `report.*`."""
+        if not may_answer(message.subject, message.reply):
+            self.counts["bad_reply"] += 1
+            return
+        try:
+            report = decode(message.data, Report)
+        except WireError as error:
+            self.counts["malformed"] += 1
+            log.info("report malformed", subject=message.subject, reason=str(error))
+            return
+        if report.node_id != node_of(message.subject):
+            self.counts["malformed"] += 1
+            log.warning("report of another node", subject=message.subject, said=report.node_id)
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self.counts["dropped"] += 1
+            return
+        self._waiting[report.node_id] = Waiting(report, message.data, message.reply)
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                self._wake.clear()
+                while self._waiting:
+                    await self._batch()
+        finally:
+            stopped.cancel()
+
+    async def _batch(self) -> None:
+        batch = {node: self._waiting.pop(node) for node in list(self._waiting)[:BATCH]}
+        try:
+            known = await places(self._database, list(batch))
+            live = {node: waiting for node, waiting in batch.items() if node in known}
+            self.counts["unknown"] += len(batch) - len(live)
+            if not live:
+                return
+            await keep(self._database, [kept(waiting.report, waiting.data) for waiting in live.values()])
+            wanted = {feed for node in live for feed in feeds_of(node, known[node])}
+            heads = {
+                feed: self._signer.head(head) for feed, head in (await feeds.heads(self._database, wanted)).items()
+            }
+            await self._answer(live, known, heads)
+        except DatabaseUnavailableError as error:
+            self.counts["unanswered"] += len(batch)
+            log.warning("reports not kept", count=len(batch), reason=str(error))
+
+    async def _answer(
+        self, live: dict[NodeId, Waiting], known: dict[NodeId, NodePlace], heads: dict[str, Signed]
+    ) -> None:
+        for node, waiting in live.items():
+            answer = ReportAnswer(heads=tuple(heads[feed] for feed in feeds_of(node, known[node])))
+            try:
+                await self._bus.publish(waiting.reply, encode(answer))
+                self.counts["answered"] += 1
+            except BusError as error:
+                self.counts["unanswered"] += 1
+                log.info("report not answered", node=node, reason=str(error))

@@ -1,0 +1,1 @@
+"""The only SQL outside the migrations: what decisions look at, and the calls of the functions that write."""

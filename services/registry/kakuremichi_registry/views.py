@@ -1,0 +1,164 @@
+"""What people see: nodes, services, tokens and events, each page cut so that it fits into one message."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import asyncpg
+import msgspec
+
+from kakuremichi.model.addresses import AddressRefusedError, parse_network
+from kakuremichi.model.keys import key_text
+from kakuremichi.runtime.trace_context import trace_id
+from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.commands import (
+    Events,
+    EventView,
+    ListEvents,
+    ListNodes,
+    ListServices,
+    ListTokens,
+    Nodes,
+    NodeView,
+    Services,
+    ServiceView,
+    TargetView,
+    Tokens,
+    TokenView,
+)
+from kakuremichi.wire.requests import Report
+from kakuremichi_registry.contexts import ServiceRow
+from kakuremichi_registry.database import Database
+from kakuremichi_registry.enrolment import instant
+from kakuremichi_registry.store import lists
+from kakuremichi_registry.store.entries import text_of
+
+PAGE_BYTES = 56_000  # of 65,536 that a message may have
+V = TypeVar("V")
+
+
+class Views:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def nodes(self, command: ListNodes) -> Nodes:
+        rows = await lists.nodes(self._database, command.role, command.after, command.node_id)
+        views, more = fitting(map(node_view, rows))
+        return Nodes(items=views, next_after=views[-1].node_id if more or len(rows) == lists.PAGE else "")
+
+    async def services(self, command: ListServices) -> Services:
+        rows = await lists.services(self._database, command.after, command.service_id)
+        errors = errors_by_path(await lists.reports_with_errors(self._database)) if rows else {}
+        views, more = fitting(service_view(row, errors) for row in rows)
+        return Services(items=views, next_after=views[-1].service_id if more or len(rows) == lists.PAGE else "")
+
+    async def tokens(self, command: ListTokens) -> Tokens:
+        rows = await lists.tokens(self._database, command.after)
+        views, more = fitting(map(token_view, rows))
+        last = rows[len(views) - 1]["place"] if views else ""
+        return Tokens(items=views, next_after=last if more or len(rows) == lists.PAGE else "")
+
+    async def events(self, command: ListEvents) -> Events:
+        rows = await lists.events(self._database, command.after, command.limit, newest_first=command.newest_first)
+        return Events(items=fitting(map(event_view, rows))[0])
+
+
+def fitting(views: Iterable[V]) -> tuple[tuple[V, ...], bool]:
+    """As many views, from the first, as fit into one message; whether any was left out."""
+    chosen: list[V] = []
+    size = 0
+    for view in views:
+        size += len(encode(view)) + 1
+        if chosen and size > PAGE_BYTES:
+            return tuple(chosen), True
+        chosen.append(view)
+    return tuple(chosen), False
+
+
+def node_view(row: asyncpg.Record) -> NodeView:
+    report = _report(row["report"])
+    heads: dict[str, int] = msgspec.json.decode(row["heads"], type=dict[str, int])
+    cursors = {cursor.feed: cursor.feed_seq for cursor in report.cursors} if report else {}
+    return NodeView(
+        node_id=row["node_id"], role=row["role"], pool=row["pool"], slot=row["slot"] or 0,
+        subnet=str(row["subnet"] or ""), endpoints=tuple(row["endpoints"]),
+        public_key=key_text(row["public_key"]) if row["public_key"] else "", epoch=row["epoch"],
+        state="live" if row["live"] else "offline" if report else "enrolled",
+        last_report_at=instant(row["reported_at"]) if row["reported_at"] else "",
+        cursors=tuple(sorted(cursors.items())),
+        behind=sum(max(0, feed_seq - cursors.get(feed, 0)) for feed, feed_seq in heads.items()),
+        errors=tuple((error.key, error.message) for error in report.errors) if report else (),
+        warnings=_warnings(row, report),
+        version=report.version if report else "",
+    )  # fmt: skip
+
+
+def _warnings(row: asyncpg.Record, report: Report | None) -> tuple[str, ...]:
+    if report is None:
+        return ()
+    warnings = [*report.held, *report.warnings]
+    if row["subnet"] is not None:
+        for text in report.networks:
+            try:
+                network = parse_network(text)
+            except AddressRefusedError:
+                continue
+            if network.version == 4 and network.overlaps(row["subnet"]) and network != row["subnet"]:
+                warnings.append(f"subnet-conflict: {text} of the site overlaps the tunnel's {row['subnet']}")
+    return tuple(warnings)
+
+
+def _report(data: bytes | None) -> Report | None:
+    """A stored report; one of another release that is not understood counts as none."""
+    if data is None:
+        return None
+    try:
+        return decode(data, Report)
+    except WireError:
+        return None
+
+
+Errors = dict[str, list[tuple[str, str]]]
+
+
+def errors_by_path(rows: Iterable[asyncpg.Record]) -> Errors:
+    """ "kind/key" → (node, sentence) of live nodes."""
+    errors: Errors = {}
+    for row in rows:
+        report = _report(row["report"])
+        for error in report.errors if report else ():
+            errors.setdefault(error.key, []).append((row["node_id"], error.message))
+    return errors
+
+
+def service_view(row: ServiceRow, errors: Errors) -> ServiceView:
+    paths = [f"route/{row.service_id}", *(f"target/{target.target_id}" for target in row.targets)]
+    return ServiceView(
+        service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
+        first_port=row.first_port, last_port=row.last_port, sources=row.sources,
+        targets=tuple(
+            TargetView(
+                target_id=target.target_id, agent=target.agent, address=target.address, port=target.port,
+                agent_port=target.agent_port,
+            )
+            for target in row.targets
+        ),
+        state="active" if row.targets else "no-target",
+        carried_by="haproxy" if row.kind in ("http", "tls") else "nftables",
+        updated_seq=row.updated_seq,
+        errors=tuple(error for path in paths for error in errors.get(path, ()))[:32],
+    )  # fmt: skip
+
+
+def token_view(row: asyncpg.Record) -> TokenView:
+    return TokenView(
+        token_id=row["token_id"], role=row["role"], node_id=row["node_id"], pool=row["pool"],
+        expires_at=instant(row["expires_at"]),
+        state="used" if row["used_at"] else "expired" if row["expired"] else "open",
+    )  # fmt: skip
+
+
+def event_view(row: asyncpg.Record) -> EventView:
+    return EventView(
+        seq=row["seq"], at=text_of(row["at"]), actor=row["actor"], topic=row["topic"], fact=row["fact"],
+        trace_id=trace_id(row["traceparent"]), head=row["hash"].hex(),
+    )  # fmt: skip
