@@ -1,0 +1,43 @@
+"""`kakuremichi gateway` and `kakuremichi agent`: list and remove."""
+
+import sys
+from typing import Any
+
+import click
+
+from kakuremichi.cli.applied import ANSWER_SLACK_S, report, wait_options, wait_query
+from kakuremichi.cli.get import print_items
+from kakuremichi.cli.options import complete_names, output_option, with_client
+
+
+def _group(role: str, what: str) -> click.Group:
+    group = click.Group(role, help=f"{what} List them, remove one.")
+
+    @group.command("list")
+    @output_option
+    @with_client
+    def list_(client: Any, output: str) -> None:
+        print_items(f"{role}s", client.list(f"{role}s"), output)
+
+    list_.help = f"List the {role}s."
+
+    @group.command("remove")
+    @click.argument("name", shell_complete=complete_names(f"{role}s"))
+    @click.option("--cascade", is_flag=True, help="Also when services have their last target there; they stay.")
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @wait_options
+    @output_option
+    @with_client
+    def remove(client: Any, name: str, *, cascade: bool, yes: bool, wait: bool, timeout_s: float, output: str) -> None:
+        if not yes and sys.stdin.isatty():
+            click.confirm(f"Remove {role} {name} and revoke its key?", abort=True, err=True)
+        query = wait_query(wait=wait, timeout_s=timeout_s) | ({"cascade": "true"} if cascade else {})
+        answer = client.call("DELETE", f"{role}s", name, query=query, timeout_s=timeout_s + ANSWER_SLACK_S)
+        report(answer, f"{role} {name} removed", output)
+
+    remove.help = f"Remove a {role} and revoke its key; it can join again with a new token only."
+    return group
+
+
+gateway = _group("gateway", "The public nodes that visitors reach.")
+agent = _group("agent", "The nodes at the sites.")

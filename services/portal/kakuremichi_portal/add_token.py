@@ -1,0 +1,21 @@
+"""`python -m kakuremichi_portal.add_token FILE NAME admin|viewer`: make an API token and print it, once."""
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+from kakuremichi_portal.access import AccessRole, TokenFileError, add_token
+
+
+def main() -> None:
+    path, name, role = sys.argv[1:4]
+    if role not in get_args(AccessRole):
+        sys.exit(f"role {role}: one of {', '.join(get_args(AccessRole))} is needed")
+    try:
+        sys.stdout.write(f"{add_token(Path(path), name, 'admin' if role == 'admin' else 'viewer')}\n")
+    except TokenFileError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The registry as the portal sees it: one command, one answer."""
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import msgspec
+
+from kakuremichi.bus.port import Bus, BusError, BusTimeoutError, BusUnavailableError
+from kakuremichi.model.ids import NodeId, ServiceId
+from kakuremichi.wire import commands, subjects
+from kakuremichi.wire.codec import WireError, decode_any, encode
+from kakuremichi.wire.identity import Role
+from kakuremichi_portal.problems import ProblemError
+
+TIMEOUT_S = 5.0
+R = TypeVar("R", bound=commands.Result)
+
+
+Listing = commands.ListNodes | commands.ListServices | commands.ListTokens
+Page = TypeVar("Page", commands.Nodes, commands.Services, commands.Tokens)
+
+
+class Registry:
+    def __init__(self, bus: Bus, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._bus, self._timeout_s = bus, timeout_s
+
+    async def ask(self, command: commands.AnyCommand, answer: type[R], *, timeout_s: float | None = None) -> R:
+        """The registry's answer to `command`; its refusal, or that there is none, as a :class:`ProblemError`."""
+        try:
+            message = await self._bus.request(subjects.COMMAND, encode(command), timeout_s=timeout_s or self._timeout_s)
+            result: object = decode_any(message.data, commands.AnyResult, name="registry's answer")
+        except BusTimeoutError as error:
+            detail = "the registry did not answer in time; whether it acted is unknown, ask again with the same key"
+            raise ProblemError(504, "registry-timeout", detail) from error
+        except BusUnavailableError as error:
+            detail = "the portal has no connection to the registry; nothing was sent"
+            raise ProblemError(503, "registry-unavailable", detail, headers={"Retry-After": "1"}) from error
+        except (BusError, WireError) as error:
+            raise ProblemError(502, "registry-answer", f"the registry was not understood: {error}") from error
+        if isinstance(result, commands.Problem):
+            raise ProblemError(result.status, result.code, result.detail, field=result.field, holders=result.holders)
+        if not isinstance(result, answer):
+            raise ProblemError(502, "registry-answer", f"the registry answered with {type(result).__name__}")
+        return result
+
+    async def nodes(self, actor: str, role: Role, *, timeout_s: float | None = None) -> tuple[commands.NodeView, ...]:
+        pages = self._pages(commands.ListNodes(actor=actor, role=role), commands.Nodes, timeout_s)
+        return tuple([view async for page in pages for view in page.items])
+
+    async def node(self, actor: str, role: Role, name: NodeId) -> commands.NodeView | None:
+        page = await self.ask(commands.ListNodes(actor=actor, role=role, node_id=name), commands.Nodes)
+        return next((view for view in page.items if view.node_id == name), None)
+
+    async def services(self, actor: str) -> tuple[commands.ServiceView, ...]:
+        pages = self._pages(commands.ListServices(actor=actor), commands.Services)
+        return tuple([view async for page in pages for view in page.items])
+
+    async def service(self, actor: str, name: ServiceId) -> commands.ServiceView | None:
+        page = await self.ask(commands.ListServices(actor=actor, service_id=name), commands.Services)
+        return next((view for view in page.items if view.service_id == name), None)
+
+    async def tokens(self, actor: str) -> tuple[commands.TokenView, ...]:
+        pages = self._pages(commands.ListTokens(actor=actor), commands.Tokens)
+        return tuple([view async for page in pages for view in page.items])
+
+    async def _pages(self, command: Listing, answer: type[Page], timeout_s: float | None = None) -> AsyncIterator[Page]:
+        while True:
+            page = await self.ask(command, answer, timeout_s=timeout_s)
+            yield page
+            # A cursor that does not move would be followed for ever.
+            if not page.next_after or page.next_after == command.after:
+                return
+            command = msgspec.structs.replace(command, after=page.next_after)

@@ -1,0 +1,62 @@
+"""What every write has in common: the answer, and on request the wait until it is applied."""
+
+from aiohttp import web
+
+from kakuremichi.wire.commands import Written
+from kakuremichi_portal.decoding import query_seconds, query_wait
+from kakuremichi_portal.progress import Concern, Standing
+from kakuremichi_portal.reports import Reports
+from kakuremichi_portal.route import Call, json_response
+from kakuremichi_portal.shapes import AppliedAnswer, AppliedOn, NodeError, WriteAnswer
+
+DEFAULT_TIMEOUT_S = 5.0
+MAX_TIMEOUT_S = 60.0
+
+
+def wait_of(call: Call) -> float | None:
+    """Seconds to wait for, None if the caller does not; refused before anything is written."""
+    timeout_s = query_seconds(call.request, "timeout", DEFAULT_TIMEOUT_S, most=MAX_TIMEOUT_S)
+    return timeout_s if query_wait(call.request) else None
+
+
+async def answer(
+    call: Call,
+    written: Written,
+    reports: Reports,
+    *,
+    name: str,
+    wait_s: float | None,
+    touched: frozenset[str] = frozenset(),
+    created: bool = False,
+) -> web.Response:
+    """200 (201 if created), or with `wait_s`: 200 when no live node is pending, 202 when one still is by then."""
+    headers = {"Location": f"{call.request.path}/{name}"} if created else {}
+    if wait_s is None:
+        body = WriteAnswer(
+            name=name, seq=written.seq, log_id=written.log_id, changed=written.changed, trace_id=call.trace_id
+        )
+        return json_response(body, 201 if created else 200, headers)
+    concern = Concern(written.log_id, written.positions, touched)
+    standing = await reports.wait_applied(concern, deadline_s=call.arrived_s + wait_s)
+    applied = applied_answer(call, written, concern, standing, name)
+    return json_response(applied, 202 if applied.pending else 200, headers)
+
+
+def applied_answer(call: Call, written: Written, concern: Concern, standing: Standing, name: str) -> AppliedAnswer:
+    return AppliedAnswer(
+        name=name,
+        seq=written.seq,
+        log_id=written.log_id,
+        changed=written.changed,
+        trace_id=call.trace_id,
+        applied=tuple(AppliedOn(node=node, ms=_ms(at - call.arrived_s)) for node, at in standing.applied),
+        pending=standing.pending,
+        offline=standing.offline,
+        gateways=concern.gateways,
+        errors=tuple(NodeError(node=node, message=message) for node, message in standing.errors),
+    )
+
+
+def _ms(seconds: float) -> float:
+    # A write that changed nothing may have been applied long before it was asked for.
+    return round(max(0.0, seconds) * 1000, 1)

@@ -1,0 +1,55 @@
+"""Fixtures of the tests with real servers: one PostgreSQL for the whole run, a database of its own for each test."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from support.real_registry import World, world
+
+from kakuremichi.bus.memory import MemoryNats
+from kakuremichi_registry.embedded_postgres import EmbeddedPostgres, start
+from kakuremichi_registry.trust import Trust, init_trust
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """Tests share it and never stop it; who wants to kill a server starts one of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="kk-pg-"))
+    server = start(directory)
+    yield server
+    server.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def dsn(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """An empty database."""
+    name = f"t{uuid4().hex}"
+    admin = await asyncpg.connect(postgres.dsn)
+    await admin.execute(f'create database "{name}"')
+    yield postgres.dsn.replace("/postgres?", f"/{name}?")
+    await admin.execute(f'drop database "{name}" with (force)')
+    await admin.close()
+
+
+@pytest.fixture(scope="session")
+def trust() -> Iterator[Trust]:
+    directory = Path(tempfile.mkdtemp(prefix="kk-trust-"))
+    yield init_trust(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def nats() -> MemoryNats:
+    return MemoryNats()
+
+
+@pytest.fixture
+async def registry_world(dsn: str, trust: Trust, nats: MemoryNats) -> AsyncIterator[World]:
+    """A registry on the bus in memory, with its relay, and the portal's connection."""
+    async with world(dsn, trust, nats.connect("registry"), nats.connect("portal")) as made:
+        yield made
