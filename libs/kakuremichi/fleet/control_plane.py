@@ -54,7 +54,7 @@ class ControlPlane:
         for name in ("log", "trace", "nats"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self._make_passwords()
-        _run("kakuremichi_registry.init_trust", str(self._trust))
+        _run("kakuremichi_registry.trust", str(self._trust))
         if not self.token_file.exists():
             token = _run("kakuremichi_portal.add_token", str(self._api_tokens), "admin", "admin")
             write_atomically(self.token_file, token.encode())
@@ -105,7 +105,7 @@ class ControlPlane:
 
     def _postgres(self) -> Unit:
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait until every client has left.
-        argv = (sys.executable, "-m", "kakuremichi_registry.run_postgres", str(self.directory / "postgres"))
+        argv = (sys.executable, "-m", "kakuremichi_registry.embedded_postgres", str(self.directory / "postgres"))
         return self._unit("postgres", argv, {}, stop_signal="SIGINT")
 
     def _nats(self) -> Unit:

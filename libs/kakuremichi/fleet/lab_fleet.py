@@ -49,7 +49,7 @@ class PrivateService:
         kind = (
             {"kind": "tcp", "port": self.public_port} if self.public_port else {"kind": "http", "host": self.host_name}
         )
-        return {"name": self.name, "pool": "main", **kind, "targets": [target]}
+        return {"name": self.name, **kind, "targets": [target]}
 
     @property
     def argv(self) -> tuple[str, ...]:
