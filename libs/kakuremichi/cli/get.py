@@ -27,7 +27,7 @@ def get(client: Any, kind: str, limit: int, output: str) -> None:
 @click.command()
 @click.argument("kind", type=ONE_OR_MANY)
 @click.argument("name", shell_complete=complete_names())
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@output_option
 @with_client
 def describe(client: Any, kind: str, name: str, output: str) -> None:
     """Show one thing whole, with its errors."""
@@ -35,6 +35,8 @@ def describe(client: Any, kind: str, name: str, output: str) -> None:
     item = client.call("GET", shown.plural, name)
     if output == "json":
         print_json(item)
+    elif output == "name":
+        print_names([str(item[shown.key])])
     else:
         print_fields(shown.described(item))
 

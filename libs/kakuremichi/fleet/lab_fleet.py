@@ -1,6 +1,7 @@
 """Everything of the lab running: the control plane, three gateways, three agents, the private services behind them."""
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -141,6 +142,7 @@ class Fleet:
                 log=str(self.directory / f"target-{service.name}.log"),
             )
         )
+        await self._wait(f"private service {service.name}", lambda: self._listens(service))
 
     async def publish(self, services: Iterable[PrivateService] = SERVICES) -> None:
         """Start the private programs, publish them, and wait until every gateway has applied them."""
@@ -153,6 +155,10 @@ class Fleet:
             self.lab.add_name(service.host_name, *GATEWAYS)
             api.call("POST", "/services?wait=applied&timeout=10", service.body)
         api.close()
+
+    def _listens(self, service: PrivateService) -> bool:
+        with self.lab.in_namespace(service.host), socket.socket() as probe:
+            return probe.connect_ex((service.address, service.port)) == 0
 
     def _new_host(self, name: str) -> NodeHost:
         host = self.node_host(name)

@@ -11,6 +11,7 @@ from kakuremichi_portal import problems, tracing
 from kakuremichi_portal.access import Tokens, bearer, refuse_unless_writer
 from kakuremichi_portal.decoding import MAX_BODY_BYTES, refuse_unknown_query
 from kakuremichi_portal.metrics import Metrics
+from kakuremichi_portal.parser_log import hide_unparsed_bytes
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.route import Access, Call, Route
 
@@ -34,6 +35,7 @@ Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(routes: Sequence[Route], tokens: Tokens, metrics: Metrics) -> web.Application:
+    hide_unparsed_bytes()
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_outermost(metrics)])
     for route in routes:
         app.router.add_route(route.method, route.path, _served(route, tokens))
@@ -108,3 +110,4 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["Server"] = "kakuremichi"  # which Python it is, is nobody's business

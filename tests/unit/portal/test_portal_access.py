@@ -1,6 +1,8 @@
 """Who may call, and what a stranger learns."""
 
+import asyncio
 import json
+import logging
 import stat
 
 import pytest
@@ -99,6 +101,28 @@ async def test_no_log_line_holds_a_token(world: World, capsys: pytest.CaptureFix
     assert len(lines) == 4
     for secret in (world.admin, join_token, join_token.removeprefix("kk1."), "kkapi.wrong"):
         assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer sesame\r\n\r\n",
+        b"sesame\r\n\r\n",
+        b"POST /sign-in HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nsesame\r\n",
+    ],
+)
+async def test_what_is_not_http_is_not_repeated_in_the_log(
+    world: World, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = world.client.make_url("/")
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    with caplog.at_level(logging.DEBUG):
+        writer.write(raw)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+    assert "sesame" not in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_metrics_are_for_loopback_or_a_token_and_name_no_names(world: World) -> None:

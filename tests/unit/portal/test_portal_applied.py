@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kakuremichi.wire import commands
-from kakuremichi_portal.progress import _Cursor
+from kakuremichi.wire.requests import ItemError
+from kakuremichi_portal.progress import Concern, _Cursor
 from unit.portal.fake_registry import GATEWAYS, node_view
 from unit.portal.world import WIKI, World
 
@@ -126,3 +127,13 @@ def test_a_feed_position_is_reached_with_the_first_report_at_or_past_it(moves: l
         cursor.move("log-1", seq, at)
     assert cursor.reached("log-1", 3) == 2.0
     assert cursor.reached("log-1", 4) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "touched"),
+    [("route/wiki", True), ("target/wiki-1", True), ("route/wiki-2", False), ("target/wiki-2-1", False),
+     ("agent-peer/wiki", False), ("", False)],
+)  # fmt: skip
+def test_an_error_concerns_a_write_if_it_is_about_its_records(key: str, *, touched: bool) -> None:
+    concern = Concern("log-1", (), frozenset({"wiki"}))
+    assert concern.touches(ItemError("feed.pool.default", key, "no")) is touched

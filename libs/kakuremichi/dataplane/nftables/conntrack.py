@@ -6,10 +6,9 @@ from pyroute2 import AsyncConntrack
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kakuremichi.dataplane.nftables.errors import DeviceError
-from kakuremichi.dataplane.nftables.marks import PREFIX
+from kakuremichi.dataplane.nftables.marks import mark_of, number_of
 
 _EVERY_BIT = 0xFFFFFFFF
-_PREFIX_BYTE = 0xFF000000
 
 
 async def flush(mark: int, *, netns: str | None = None) -> None:
@@ -26,7 +25,7 @@ async def flush_all(marks: Iterable[int], *, netns: str | None = None) -> None:
     wanted = sorted(set(marks))
     for mark in wanted:
         # Without a mark the kernel would flush everything, with 0 everybody's unmarked flows.
-        if mark & _PREFIX_BYTE != PREFIX:
+        if number_of(mark) == 0 or mark_of(number_of(mark)) != mark:
             raise ValueError(f"mark {mark:#x}: not one of ours")
     if not wanted:
         return

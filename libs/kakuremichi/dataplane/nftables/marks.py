@@ -23,9 +23,9 @@ def mark_of(number: int) -> int:
 
 
 def number_of(mark: int) -> int:
-    return mark & ~0xFF000000
+    return mark & 0x00FFFFFF
 
 
 def target_number(proto: Proto, agent_port: int) -> int:
     """An agent's number for the target behind (proto, first agent port). No state is needed to find it again."""
-    return (AGENT_MARK & ~0xFF000000) | (_UDP if proto == "udp" else 0) | agent_port
+    return number_of(AGENT_MARK) | (_UDP if proto == "udp" else 0) | agent_port
