@@ -58,8 +58,8 @@ class ControlPlane:
         if not self.token_file.exists():
             token = _run("kakuremichi_portal.add_token", str(self._api_tokens), "admin", "admin")
             write_atomically(self.token_file, token.encode())
-        if not self.options.nats_url:
-            write_atomically(self.directory / "nats.conf", self._nats_conf().encode())
+        # With a NATS of your own this is the configuration to use there: accounts, roles and their passwords.
+        write_atomically(self.directory / "nats.conf", self._nats_conf().encode())
 
     def units(self) -> tuple[Unit, ...]:
         """In the order of start; each waits for what it needs, so the order is a courtesy."""

@@ -10,6 +10,7 @@ import structlog
 from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
 from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
+from kakuremichi.dataplane.wireguard.engine import link_alias
 from kakuremichi.node.announcing import Announcer
 from kakuremichi.node.reporting import Reporter
 from kakuremichi.node.state import Enrolment, NodeState
@@ -55,6 +56,11 @@ class Station:
     verifier: Verifier
     emit: Emitter
 
+    @property
+    def alias(self) -> str:
+        """The mark on our interface."""
+        return link_alias(self.enrolment.deployment.hex()[:8], self.enrolment.node.node_id)
+
     @classmethod
     def open(cls, state: NodeState, enrolment: Enrolment, interface: str) -> "Station":
         return cls(state, enrolment, interface, _open_bus(enrolment), enrolment.verifier(), Emitter())
@@ -85,8 +91,8 @@ class Station:
             worker.compare_everything()
         announcer = Announcer(self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence))
 
-        async def watch_networks(stop: asyncio.Event) -> None:
-            await _watch_networks(self.interface, networks, stop)
+        async def watch_host(stop: asyncio.Event) -> None:
+            await _watch_host(self.interface, self.alias, networks, stop)
 
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.bus)
@@ -96,7 +102,7 @@ class Station:
                 worker=worker.run,
                 announce=announcer.run,
                 report=reporter.run,
-                networks=watch_networks,
+                host=watch_host,
                 **followers,
                 **loops,
             )
@@ -112,17 +118,25 @@ def _open_bus(enrolment: Enrolment) -> NatsBus:
     return NatsBus(NatsOptions(servers=(access.url,), name=name, inbox_prefix=prefix), credentials)
 
 
-async def _watch_networks(interface: str, networks: list[str], stop: asyncio.Event) -> None:
+class InterfaceGoneError(RuntimeError):
+    """Our interface vanished, or is another one: the process ends, and its next life makes a new key for it."""
+
+
+async def _watch_host(interface: str, alias: str, networks: list[str], stop: asyncio.Event) -> None:
+    """Keep `networks` current; raise :class:`InterfaceGoneError` when our interface is gone (its engine died)."""
     networks[:] = await host_networks(interface)
     watcher = changes()
     stopped = asyncio.create_task(stop.wait())
     while not stop.is_set():
         changed = asyncio.ensure_future(anext(watcher))
         await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if changed.done():
-            networks[:] = await host_networks(interface)
-        else:
+        if not changed.done():
             changed.cancel()
+            continue
+        ours = await find_interface(interface)
+        if ours is None or ours.alias != alias:
+            raise InterfaceGoneError(f"interface {interface}: it vanished, starting anew makes another one")
+        networks[:] = await host_networks(interface)
 
 
 async def host_networks(interface: str) -> list[str]:

@@ -13,7 +13,7 @@ from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
 from kakuremichi.dataplane.nftables.device import NftTable
 from kakuremichi.dataplane.nftables.reconcile import Reconciler
 from kakuremichi.dataplane.wireguard.desired import Peer
-from kakuremichi.dataplane.wireguard.engine import link_alias, old_wireguard_go, open_device
+from kakuremichi.dataplane.wireguard.engine import old_wireguard_go, open_device
 from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
 from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId
@@ -44,20 +44,19 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
     subnet = parse_network(node.subnet)
     if not isinstance(subnet, IPv4Network):
         raise ConfigError((f"certificate: subnet {node.subnet} is not IPv4",))
-    alias = link_alias(enrolment.deployment.hex()[:8], node.node_id)
+    station = Station.open(options.state, enrolment, options.interface)
     async with AsyncExitStack() as stack:
-        device = await open_device(options.interface, alias, uapi_directory=options.uapi_directory)
+        device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
-        await hold_key(device, alias, options.state, enrolment, listen_port=0)
+        await hold_key(device, station.alias, options.state, enrolment, listen_port=0)
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, route_localnet="1", rp_filter="2")
         warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
-        station = Station.open(options.state, enrolment, options.interface)
         feeds = station.open_feeds((subjects.fleet_feed(node.pool), subjects.agent_feed(node.node_id)))
         model = AgentModel(station.verifier, node.pool, subnet, _allow(allow_file, networks, subnet))
-        agent = _sections(model, feeds.holdings, PeerReconciler(device), link, alias)
+        agent = _sections(model, feeds.holdings, PeerReconciler(device), link, station.alias)
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
         await station.run(agent, feeds, warnings)
 

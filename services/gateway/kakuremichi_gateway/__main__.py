@@ -18,7 +18,7 @@ from kakuremichi.dataplane.nftables.device import NftTable
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
 from kakuremichi.dataplane.wireguard.desired import Peer
 from kakuremichi.dataplane.wireguard.device import Device
-from kakuremichi.dataplane.wireguard.engine import link_alias, old_wireguard_go, open_device
+from kakuremichi.dataplane.wireguard.engine import old_wireguard_go, open_device
 from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
 from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPNetwork, parse_endpoint
 from kakuremichi.model.ids import NodeId
@@ -53,23 +53,24 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
         options.state, options.join_token(), networks=networks, endpoints=endpoints
     )
     node, endpoints = enrolment.node, endpoints or enrolment.answer.endpoints
-    alias = link_alias(enrolment.deployment.hex()[:8], node.node_id)
+    station = Station.open(options.state, enrolment, options.interface)
     async with AsyncExitStack() as stack:
-        device = await open_device(options.interface, alias, uapi_directory=options.uapi_directory)
+        device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
-        await hold_key(device, alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints)
+        await hold_key(
+            device, station.alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints
+        )
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
         warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
-        station = Station.open(options.state, enrolment, options.interface)
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
         proxy, model = _proxy(haproxy, certificates), GatewayModel(station.verifier, node.pool)
         gateway = Gateway(
             model,
             feeds.holdings[0],
-            *_tunnel(model, device, link, alias),
+            *_tunnel(model, device, link, station.alias),
             _l4(model, options.interface, node.slot),
             HttpSection(model, proxy),
         )
