@@ -73,7 +73,7 @@ class Announcer:
         failures = 0
         while not stop.is_set():
             self._wake.clear()
-            accepted = await self._ask()
+            accepted = bool(self._bus.generation) and await self._ask()
             failures = 0 if accepted else failures + 1
             pause = ASK_AGAIN_S if accepted else min(PAUSE_S[1], PAUSE_S[0] * 2 ** min(failures, 8))
             await _first_of(stop, self._wake, timeout_s=pause * random.uniform(0.8, 1.2))

@@ -66,7 +66,8 @@ class Reporter:
             while not stop.is_set():
                 sent_at = time.monotonic()
                 self._wake.clear()
-                await self._send()
+                if self.bus.generation:
+                    await self._send()
                 # The first change after a quiet time is reported at once; a burst shares one report every 250 ms.
                 await asyncio.wait({stopped}, timeout=max(0.0, LEAST_S - (time.monotonic() - sent_at)))
                 woken = asyncio.create_task(self._wake.wait())

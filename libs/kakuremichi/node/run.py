@@ -33,6 +33,10 @@ class Feeds:
     holdings: tuple[Holding, ...]
     followers: tuple[Follower, ...]
 
+    def complete(self) -> bool:
+        """Whether there is a whole state of every feed, from a snapshot or from the disk."""
+        return all(holding.cursor is not None for holding in self.holdings)
+
 
 class Emitter:
     """Between the followers and the worker, which is made after them."""
@@ -84,9 +88,9 @@ class Station:
         reporter = Reporter(self.bus, node_id, boot_id, feeds.followers, lambda: networks)
         for topic, sentence in warnings:
             reporter.warn(topic, sentence)
-        worker = Worker(node, reporter.done)
+        worker = Worker(node, reporter.done, feeds.complete)
         self.emit.worker = worker
-        if all(holding.cursor is not None for holding in feeds.holdings):
+        if feeds.complete():
             # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
             worker.compare_everything()
         announcer = Announcer(self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence))

@@ -64,8 +64,9 @@ class Done:
 
 
 class Worker:
-    def __init__(self, node: Node, on_done: Callable[[Done], None]) -> None:
-        self._node, self._on_done = node, on_done
+    def __init__(self, node: Node, on_done: Callable[[Done], None], ready: Callable[[], bool] = lambda: True) -> None:
+        """`ready` says whether a whole state of every feed is held: before that nothing may be compared or removed."""
+        self._node, self._on_done, self._ready = node, on_done, ready
         self._todo: list[Applied] = []
         self._whole = False
         self._retry: frozenset[Key] = frozenset()
@@ -96,7 +97,7 @@ class Worker:
                 if self._whole:
                     timer.cancel()
                     timer = loop.call_later(FULL_COMPARE_S * random.uniform(0.8, 1.2), self.compare_everything)
-                if self._todo or self._whole or self._retry:
+                if (self._todo or self._whole or self._retry) and self._ready():
                     await self._pass()
         finally:
             timer.cancel()

@@ -100,7 +100,8 @@ class Follower:
         await self.bus.subscribe(self.feed, self._enqueue)
         if not self.feed.startswith("feed.agent."):
             await self.bus.subscribe(subjects.beacon(self.feed), self._enqueue)
-        self.resync()
+        if self.bus.generation:  # else the first connection asks
+            self.resync()
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
