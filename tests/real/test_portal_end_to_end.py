@@ -18,7 +18,6 @@ from kakuremichi.bus.nats import NatsBus
 from kakuremichi.bus.port import Message
 from kakuremichi.bus.provision import provision
 from kakuremichi.bus.server import NatsServer, free_port, running_server
-from kakuremichi.cli.context import save_context
 from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.wire import subjects
@@ -173,10 +172,8 @@ async def deploy(folder: Path, nats: NatsServer, dsn: str, stack: AsyncExitStack
     }
     await stack.enter_async_context(service("kakuremichi_registry", registry, folder / "registry.log"))
     await stack.enter_async_context(service("kakuremichi_portal", portal, folder / "portal.log"))
-    os.environ["KAKUREMICHI_CONTEXT"] = str(folder / "context.json")
-    save_context(url, folder / "admin.token")
     await answers(url, folder / "portal.log")
-    context = {"KAKUREMICHI_CONTEXT": os.environ.pop("KAKUREMICHI_CONTEXT")}
+    context = {"KAKUREMICHI_URL": url, "KAKUREMICHI_TOKEN_FILE": str(folder / "admin.token")}
     return Deployment(folder, url, nats, stack, base | context)
 
 
