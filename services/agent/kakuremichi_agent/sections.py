@@ -71,14 +71,17 @@ class TargetSection:
     def _elements(self, name: str, facts: TargetFacts | None) -> dict[int, Elements]:
         """The target's elements, and nothing in the place where it was before."""
         items: dict[int, Elements] = {}
-        before = self._numbers.pop(name, None)
-        if before is not None and before not in self._numbers.values():
+        before = self._numbers.get(name)
+        if before is not None and list(self._numbers.values()).count(before) == 1:
             items[before] = frozenset()
-        if facts is not None:
-            table = AgentTable(self.interface, self.address, frozenset())
-            proto, ports = _place(facts)
-            items[_number(facts)] = agent_elements(table, proto, ports, Target(facts.address, facts.port))
-            self._numbers[name] = _number(facts)
+        if facts is None:
+            self._numbers.pop(name, None)
+            return items
+        table = AgentTable(self.interface, self.address, frozenset())
+        proto, ports = _place(facts)
+        # May be refused: then what was there before stays known, so that it can still be taken away.
+        items[_number(facts)] = agent_elements(table, proto, ports, Target(facts.address, facts.port))
+        self._numbers[name] = _number(facts)
         return items
 
     def _gateways(self) -> frozenset[IPv4Address]:
