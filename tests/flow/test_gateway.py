@@ -28,7 +28,7 @@ from kakuremichi.node.worker import Worker
 from kakuremichi.reconcile.follower import Follower
 from kakuremichi.reconcile.holding import Holding
 from kakuremichi.reconcile.journal import Journal
-from kakuremichi.wire.records import Gone
+from kakuremichi.wire.records import Gone, Revocation
 from kakuremichi_gateway.model import GatewayModel
 from kakuremichi_gateway.publishing import HttpSection, L4Section
 from kakuremichi_gateway.sections import Gateway
@@ -216,6 +216,57 @@ async def test_a_restart_without_control_plane_changes_nothing(
         assert len(host.device.applied) == applied
         assert process.follower.holding.cursor is not None
         assert process.follower.holding.cursor.feed_seq == 8
+
+
+async def test_who_is_revoked_goes_first_and_what_is_open_to_it_ends(
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+) -> None:
+    """The peer before the routes, and HAProxy's connections with it: they would hang, not end."""
+    nats, control = registry
+    async with running(host, nats, tmp_path):
+        for site in SITES[:2]:
+            await control.write(FEED, site.agent_peer())
+        await control.write(FEED, http_route("wiki", "site-a"))
+        await control.write(FEED, http_route("blog", "site-b"))
+        await control.reported(FEED, 4)
+        servers = {
+            (number, name): server.address
+            for number, names in (await host.proxy.read()).servers.items()
+            for name, server in names.items()
+        }
+        host.proxy.connected = set(servers)
+
+        await control.write(FEED, Revocation(node_id=SITES[0].node_id, epoch=1))
+        await control.reported(FEED, 5, clean=False)
+
+        assert set(host.peers()) == {bytes(SITES[1].public_key)}
+        assert {servers[at] for at in host.proxy.connected} == {"10.2.0.100"}
+        assert control.reports[-1].errors[0].message == "target wiki-0: agent site-a has announced no key"
+        await control.write(FEED, Gone(kind="agent-peer", key="site-a"))
+        await control.write(FEED, http_route("wiki", None))
+        await control.reported(FEED, 7)
+        assert set(host.peers()) == {bytes(SITES[1].public_key)}
+
+
+async def test_a_cut_that_haproxy_missed_is_made_when_it_is_back(
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+) -> None:
+    nats, control = registry
+    async with running(host, nats, tmp_path):
+        await control.write(FEED, SITES[0].agent_peer())
+        await control.write(FEED, http_route("wiki", "site-a"))
+        await control.reported(FEED, 2)
+        pid, host.proxy.pid = host.proxy.pid, 0
+        host.proxy.connected = {(number, name) for number, names in host.proxy._servers.items() for name in names}
+        await control.write(FEED, Revocation(node_id=SITES[0].node_id, epoch=1))
+        await control.reported(FEED, 3, clean=False)
+        assert not host.peers()  # the peer does not wait for HAProxy
+        assert host.proxy.connected
+
+        host.proxy.pid = pid
+        async with asyncio.timeout(10):
+            while host.proxy.connected:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0.05)
 
 
 async def test_removing_one_agent_removes_its_parts_and_no_others(

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from support.real_registry import World, world
 
 from kakuremichi.bus.memory import MemoryNats
 from kakuremichi_registry.embedded_postgres import EmbeddedPostgres, start
 from kakuremichi_registry.trust import Trust, init_trust
+from support.real_registry import World, world
 
 
 @pytest.fixture(scope="session")

@@ -293,14 +293,14 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again(server: NatsSe
         asked += 1
         if asked == 1:
             raise OSError("no renewal now")
-        return Credentials("gateway", server.config.passwords["gateway"])
+        return await server.node("gateway", "gw-1")()
 
     options = NatsOptions(servers=(server.url,), name="gateway", inbox_prefix="reply.gw-1", **QUICK)
     async with NatsBus(options, credentials) as bus:
         await bus.wait_connected(10)
         assert asked == 2
         assert bus.counts["connection_failures"] == 1
-    assert server.config.passwords["gateway"] not in repr(Credentials("gateway", server.config.passwords["gateway"]))
+    assert repr(Credentials("the-jwt", bytes)) == "Credentials()"
 
 
 async def test_the_next_server_is_tried(server: NatsServer) -> None:
@@ -309,7 +309,7 @@ async def test_the_next_server_is_tried(server: NatsServer) -> None:
 
 
 async def test_no_credentials_are_sent_to_a_server_that_strips_tls() -> None:
-    """A man in the middle who answers in plain text gets a ClientHello, never the CONNECT line with the password."""
+    """A man in the middle who answers in plain text gets a ClientHello, never the CONNECT line with the JWT."""
     got = bytearray()
 
     async def strip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -321,7 +321,7 @@ async def test_no_credentials_are_sent_to_a_server_that_strips_tls() -> None:
         writer.close()
 
     async def credentials() -> Credentials:
-        return Credentials("gateway", "the-password-of-the-role")
+        return Credentials("the-jwt-of-the-node", bytes)
 
     liar = await asyncio.start_server(strip, "127.0.0.1", 0)
     port = liar.sockets[0].getsockname()[1]
@@ -337,7 +337,7 @@ async def test_no_credentials_are_sent_to_a_server_that_strips_tls() -> None:
         assert not bus.connected
     assert got
     assert b"CONNECT" not in got
-    assert b"the-password" not in got
+    assert b"the-jwt" not in got
 
 
 async def test_a_supervision_that_dies_takes_its_loop_with_it(

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kakuremichi.bus.config import ServerConfig, TlsFiles
+from kakuremichi.bus.operator import init_operator
 from kakuremichi.bus.port import BusUnavailableError
-from kakuremichi.bus.server import NatsServer, find_nats_server, free_port, new_passwords
+from kakuremichi.bus.server import NatsServer, find_nats_server, free_port
 from kakuremichi.runtime.backoff import Backoff
 
 
@@ -45,15 +46,16 @@ def self_signed(folder: Path) -> TlsFiles:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    operator = init_operator(tmp_path / "operator")
     config = ServerConfig(
         name="tls",
         listen=f"127.0.0.1:{free_port()}",
         store_dir=tmp_path / "store",
-        passwords=new_passwords(),
+        accounts=operator.accounts,
         monitor=f"127.0.0.1:{free_port()}",
         tls=self_signed(tmp_path),
     )
-    server = NatsServer(find_nats_server(), tmp_path, config)
+    server = NatsServer(find_nats_server(), tmp_path, config, operator)
     await server.start()
     yield server
     await server.stop()
@@ -74,7 +76,7 @@ async def test_who_trusts_the_certificate_gets_through_and_comes_back(server: Na
         assert registry.generation == 2
 
 
-async def test_who_does_not_trust_it_sends_no_password(server: NatsServer) -> None:
+async def test_who_does_not_trust_it_sends_no_credentials(server: NatsServer) -> None:
     async with server.bus("registry", tls=ssl.create_default_context(), backoff=Backoff(0.05, 0.2)) as registry:
         with pytest.raises(BusUnavailableError):
             await registry.wait_connected(0.5)
@@ -83,7 +85,7 @@ async def test_who_does_not_trust_it_sends_no_password(server: NatsServer) -> No
 
 async def test_plain_text_is_refused(server: NatsServer) -> None:
     plain = replace(server.config, tls=None)
-    impatient = NatsServer(server.binary, server.folder, plain)
+    impatient = NatsServer(server.binary, server.folder, plain, server.operator)
     async with impatient.bus("registry", connect_timeout_s=0.3, backoff=Backoff(0.05, 0.2)) as registry:
         with pytest.raises(BusUnavailableError):
             await registry.wait_connected(1)

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from kakuremichi.bus.nats import NatsBus
+from kakuremichi.bus.credentials import own_credentials
+from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
 from kakuremichi.bus.port import Message
 from kakuremichi.bus.provision import provision
 from kakuremichi.bus.server import NatsServer, free_port, running_server
@@ -54,10 +55,10 @@ class Deployment:
     async def join(self, role: str, name: str) -> "Node":
         code, token_text, said = await self.cli("token", "create", role, name)
         assert code == 0, said
-        token = parse_join_token(token_text.strip())
+        token, identity = parse_join_token(token_text.strip()), SigningKey.generate()
         endpoints = ("203.0.113.1:51820",) if role == "gateway" else ()
         request = request_to_enrol(
-            token, SigningKey.generate(), PrivateKey.generate().public(), networks=("192.168.7.0/24",),
+            token, identity, PrivateKey.generate().public(), networks=("192.168.7.0/24",),
             endpoints=endpoints,
         )  # fmt: skip
         headers = {"Content-Type": "application/json"}
@@ -69,7 +70,13 @@ class Deployment:
             answer = read_answer(token, await response.read())
         certificate = decode(answer.certificate.body, Certificate)
         assert (certificate.node_id, certificate.role) == (name, role)
-        bus = await self.stack.enter_async_context(self.nats.bus(answer.bus.user, node=name))
+
+
+        async def credentials() -> Credentials:
+            return own_credentials(answer.bus.jwt, identity)
+
+        options = NatsOptions(servers=(answer.bus.url,), name=name, inbox_prefix=subjects.reply_prefix(NodeId(name)))
+        bus = await self.stack.enter_async_context(NatsBus(options, credentials))
         await bus.wait_connected(10)
         return Node(name, certificate.pool, bus)
 
@@ -147,27 +154,26 @@ async def deployment(run_dir: Path) -> AsyncIterator[Deployment]:
 async def deploy(folder: Path, nats: NatsServer, dsn: str, stack: AsyncExitStack) -> Deployment:
     trust = init_trust(folder / "trust")
     url = f"http://127.0.0.1:{free_port()}"
-    base = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    passwords = nats.config.passwords
+    base = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     registry = base | {
         "KAKUREMICHI_DATABASE_URL": dsn,
         "KAKUREMICHI_TRUST_DIR": str(folder / "trust"),
         "KAKUREMICHI_NATS_URL": nats.url,
-        "KAKUREMICHI_NATS_PASSWORD": passwords["registry"],
+        "KAKUREMICHI_NATS_CREDENTIALS": str(nats.operator.credentials("registry")),
+        "KAKUREMICHI_CLAIMS_CREDENTIALS": str(nats.operator.credentials("claims")),
+        "KAKUREMICHI_ISSUER_DIR": str(nats.operator.registry),
         "KAKUREMICHI_TRACE_FILE": str(folder / "registry.spans"),
     }
     admin = add_token(folder / "api-tokens.json", "admin", "admin")
     (folder / "admin.token").write_text(admin)
     portal = base | {
         "KAKUREMICHI_NATS_URL": nats.url,
-        "KAKUREMICHI_NATS_PASSWORD": passwords["portal"],
+        "KAKUREMICHI_NATS_CREDENTIALS": str(nats.operator.credentials("portal")),
         "KAKUREMICHI_LISTEN": url.removeprefix("http://"),
         "KAKUREMICHI_PUBLIC_URL": url,
         "KAKUREMICHI_API_TOKENS": str(folder / "api-tokens.json"),
         "KAKUREMICHI_TRUST_SHA256": hashlib.sha256(trust.trust_set.body).hexdigest(),
         "KAKUREMICHI_NODE_NATS_URL": nats.url,
-        "KAKUREMICHI_GATEWAY_NATS_PASSWORD": passwords["gateway"],
-        "KAKUREMICHI_AGENT_NATS_PASSWORD": passwords["agent"],
         "KAKUREMICHI_TRACE_FILE": str(folder / "portal.spans"),
     }
     await stack.enter_async_context(service("kakuremichi_registry", registry, folder / "registry.log"))

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 
 import msgspec
-from support.real_registry import World, http, tcp
 
 from kakuremichi.wire import facts
 from kakuremichi.wire.codec import decode
@@ -12,6 +11,7 @@ from kakuremichi.wire.commands import Problem, UnpublishService, Written
 from kakuremichi.wire.records import FeedItem, decode_record
 from kakuremichi_registry.chain import ChainError, LogRow, verify_chain
 from kakuremichi_registry.store.entries import text_of
+from support.real_registry import World, http, tcp
 
 WRITERS = 16
 WRITES = 500

@@ -1,15 +1,22 @@
 """The real registry on a real PostgreSQL, and people who ask it things, for tests."""
 
 import asyncio
+import atexit
 import hashlib
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 from nacl.signing import SigningKey
 
+from kakuremichi.bus.issuer import NodeIssuer, open_issuer
+from kakuremichi.bus.operator import init_operator
 from kakuremichi.bus.port import Bus
 from kakuremichi.model.ids import NodeId, PoolName
 from kakuremichi.model.keys import PrivateKey, PublicKey
@@ -20,8 +27,8 @@ from kakuremichi.wire.commands import (
     AnyCommand,
     AnyResult,
     CreateToken,
-    EnrolNode,
     Enrolled,
+    EnrolNode,
     PublishService,
     TargetInput,
     Written,
@@ -46,6 +53,8 @@ class Enrollee:
     identity: SigningKey
     private: PrivateKey = field(default_factory=PrivateKey.generate)
     epoch: int = 0
+    previous: bytes = NO_HASH  # hash of the announcement that was made last
+    boot_id: bytes = b"b" * 16
 
     @property
     def certificate(self) -> Certificate:
@@ -65,13 +74,15 @@ class Enrollee:
             serial=self.certificate.serial,
             public_key=key or self.private.public(),
             epoch=self.epoch,
-            boot_id=b"b" * 16,
+            boot_id=self.boot_id,
             endpoints=endpoints,
-            previous=NO_HASH,
+            previous=self.previous,
         )
-        return signing.sign(
+        signed = signing.sign(
             signing.ANNOUNCEMENT, signing.DeploymentId(self.enrolled.deployment), encode(body), self.identity
         )
+        self.previous = signing.digest_of(signed)
+        return signed
 
 
 @dataclass
@@ -154,6 +165,14 @@ def tcp(name: str, port: int, last: int = 0, *, agent: str = "site-a", udp: bool
     )  # fmt: skip
 
 
+@cache
+def throwaway_issuer() -> NodeIssuer:
+    """An issuer of a NATS operator that no server knows."""
+    folder = Path(tempfile.mkdtemp(prefix="kk-operator-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return open_issuer(init_operator(folder).registry)
+
+
 @asynccontextmanager
 async def running(registry: Registry) -> AsyncIterator[None]:
     """The registry's loops, told to stop at the end and awaited."""
@@ -167,11 +186,14 @@ async def running(registry: Registry) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def world(dsn: str, trust: Trust, registry_bus: Bus, portal_bus: Bus) -> AsyncIterator[World]:
+async def world(
+    dsn: str, trust: Trust, registry_bus: Bus, portal_bus: Bus, *, claims_bus: Bus | None = None,
+    issuer: NodeIssuer | None = None,
+) -> AsyncIterator[World]:  # fmt: skip
     """A registry that listens and runs on `registry_bus`."""
     async with open_database(dsn) as database:
         await prepare(database, trust, DEFAULT_NETWORKS)
-        registry = Registry(registry_bus, database, trust)
+        registry = Registry(registry_bus, database, trust, issuer or throwaway_issuer(), claims_bus or registry_bus)
         await registry.listen()
         async with running(registry):
             yield World(registry, database, trust, portal_bus)

@@ -1,13 +1,12 @@
-"""The text of nats-server's configuration, from the topology and one password per role."""
+"""The text of nats-server's configuration, in operator mode: accounts and users are what signed JWTs say."""
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kakuremichi.bus.topology import EXPORTS, MAX_PAYLOAD_BYTES, ROLES, AccountName, Role
+from kakuremichi.bus.operator import ServerAccounts
+from kakuremichi.bus.topology import MAX_PAYLOAD_BYTES
 
-_PASSWORD = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
 _HOST_PORT = re.compile(r"\A(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
 _NAME = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
@@ -25,19 +24,20 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What differs between servers. `passwords` has one entry for each role; the file is a secret, mode 0600."""
+    """What differs between servers. No secret is in it; `accounts` comes from the operator's folder."""
 
     name: str
     listen: str  # "host:port"
     store_dir: Path
-    passwords: Mapping[str, str]
+    accounts: ServerAccounts
+    resolver_dir: Path | None = None  # of account JWTs; None: below `store_dir`
     monitor: str = ""  # "127.0.0.1:port"; the monitor speaks to everybody, so only loopback, or off
     tls: TlsFiles | None = None
     max_connections: int = 12000
     max_file_store_bytes: int = 8 * 1024**3
 
 
-def render(config: ServerConfig, roles: Iterable[Role] = ROLES) -> str:
+def render(config: ServerConfig) -> str:
     """The configuration file. Raises :class:`ConfigRefusedError` for what could say more than it should."""
     _check(config)
     lines = [
@@ -58,39 +58,19 @@ def render(config: ServerConfig, roles: Iterable[Role] = ROLES) -> str:
         "  max_memory_store: 67108864",
         "  sync_interval: always",  # an acked message survives kill -9 and power loss
         "}",
-        "accounts {",
-        *_account("CP", "EDGE", roles, config.passwords, ["  jetstream: enabled"]),
-        *_account("EDGE", "CP", roles, config.passwords, []),
+        f"operator: {_quoted(config.accounts.operator_jwt)}",
+        f"system_account: {_quoted(config.accounts.public('SYS'))}",
+        # Newer account JWTs that were handed in stay in the folder and win over those below: revocations survive.
+        "resolver {",
+        "  type: full",
+        f"  dir: {_quoted(str(config.resolver_dir or config.store_dir / 'accounts'))}",
+        "  allow_delete: false",
+        "}",
+        "resolver_preload {",
+        *(f"  {config.accounts.public(name)}: {_quoted(text)}" for name, text in config.accounts.jwts.items()),
         "}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _account(
-    name: AccountName, other: AccountName, roles: Iterable[Role], passwords: Mapping[str, str], first: list[str]
-) -> list[str]:
-    users = [line for role in roles if role.account == name for line in _user(role.rendered(), passwords)]
-    exports = [f"    {{ stream: {_quoted(subject)}, accounts: [{other}] }}" for subject in EXPORTS[name]]
-    imports = [f"    {{ stream: {{ account: {other}, subject: {_quoted(subject)} }} }}" for subject in EXPORTS[other]]
-    return [
-        f"  {name} {{",
-        *(f"  {line}" for line in first),
-        *("    users: [", *(f"  {line}" for line in users), "    ]"),
-        *("    exports: [", *(f"  {line}" for line in exports), "    ]"),
-        *("    imports: [", *(f"  {line}" for line in imports), "    ]"),
-        "  }",
-    ]
-
-
-def _user(role: Role, passwords: Mapping[str, str]) -> list[str]:
-    if not role.publish or not role.subscribe:
-        raise ConfigRefusedError(f"role {role.name}: an empty list of subjects would allow all of them")
-    return [
-        f"    {{ user: {_quoted(role.name)}, password: {_quoted(passwords[role.name])}, permissions: {{",
-        f"      publish: {{ allow: [{', '.join(map(_quoted, role.publish))}] }}",
-        f"      subscribe: {{ allow: [{', '.join(map(_quoted, role.subscribe))}] }}",
-        "    } }",
-    ]
 
 
 def _tls(files: TlsFiles) -> list[str]:
@@ -114,10 +94,6 @@ def _check(config: ServerConfig) -> None:
             raise ConfigRefusedError(f"{field} {value!r}: not of the form HOST:PORT")
     if config.monitor and config.monitor.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]"):
         raise ConfigRefusedError(f"monitor {config.monitor!r}: it asks for no password, only loopback may see it")
-    for role in ROLES:
-        password = config.passwords.get(role.name, "")
-        if not _PASSWORD.match(password):
-            raise ConfigRefusedError(f"passwords: {role.name} needs 16 to 128 letters, digits, '_' and '-'")
 
 
 def _quoted(text: str) -> str:

@@ -6,9 +6,11 @@ raises leaves it "reconnecting" for ever. All of that goes away when the object 
 """
 
 import asyncio
+import base64
 import re
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,25 +22,35 @@ from nats.aio.msg import Msg
 from kakuremichi.bus import jetstream
 from kakuremichi.bus.answers import Answers
 from kakuremichi.bus.delivery import Delivery
-from kakuremichi.bus.port import BusError, BusTimeoutError, BusUnavailableError, Message
+from kakuremichi.bus.port import BusError, BusTimeoutError, BusUnavailableError, Message, header_bytes
 from kakuremichi.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.IGNORECASE)
+_UNAUTHORIZED = re.compile(r"authorization|authentication", re.IGNORECASE)
 _FOREVER_S = 86400
 _CUT_S = 0.1  # a dead peer, or a failed TLS handshake, would keep a graceful close waiting for ever
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to nats-server. Asked for anew at each connection, so that short-lived ones may be renewed."""
+    """Who we are to nats-server: a user JWT, and the proof of the key that it names by a signature over the server's
+    nonce. Asked for anew at each connection, so that short-lived ones may be renewed. No secret is ever sent.
+    """
 
-    user: str
-    password: str = field(repr=False)
+    jwt: str = field(repr=False)
+    sign: Callable[[bytes], bytes] = field(repr=False)  # Ed25519, 64 bytes
 
     def connect_options(self) -> dict[str, object]:
-        return {"user": self.user, "password": self.password}
+        return {
+            "user_jwt_cb": self.jwt.encode,
+            "signature_cb": lambda nonce: base64.b64encode(self.sign(nonce.encode())),
+        }
+
+
+class CredentialsRefusedError(BusUnavailableError):
+    """The server answered, and what it does not want is who we say to be: expired, revoked or foreign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +104,9 @@ class Connection:
                 await self.round_trip(self._options.connect_timeout_s)
         except (OSError, TimeoutError, nats.errors.Error, BusError) as error:
             self.lose("never opened")
-            raise BusUnavailableError(f"{server}: {str(error) or type(error).__name__}") from error
+            refused = _UNAUTHORIZED.search(f"{error} {self._client.last_error}")
+            kind = CredentialsRefusedError if refused else BusUnavailableError
+            raise kind(f"{server}: {str(error) or type(error).__name__}") from error
 
     async def attach(self, delivery: Delivery) -> None:
         """Subscribe on behalf of `delivery`. Whether the server allows it is known after a round trip."""
@@ -121,6 +135,9 @@ class Connection:
     async def publish(self, subject: str, data: bytes, headers: dict[str, str], reply: str) -> None:
         if self._client.pending_data_size > self._options.unsent_limit_bytes:
             raise BusUnavailableError(f"{subject}: the server does not read, too much waits to be sent")
+        # The library counts the data only; the server counts the headers too, and hangs up on who sends more.
+        if headers and len(data) + header_bytes(headers) > self._client.max_payload:
+            raise BusError(f"{subject}: {len(data)} bytes and their headers are more than the server takes")
         try:
             await self._client.publish(subject, data, reply=reply, headers=headers or None)
         except (nats.errors.MaxPayloadError, nats.errors.BadSubjectError, nats.errors.BadHeaderError) as error:

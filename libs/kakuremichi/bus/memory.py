@@ -14,7 +14,16 @@ from kakuremichi.bus import jetstream, spans
 from kakuremichi.bus.answers import Answers, settle
 from kakuremichi.bus.delivery import Delivery
 from kakuremichi.bus.memory_stream import MemoryStream
-from kakuremichi.bus.port import Ack, BusError, BusUnavailableError, Handler, Headers, Message, StreamState
+from kakuremichi.bus.port import (
+    Ack,
+    BusError,
+    BusUnavailableError,
+    Handler,
+    Headers,
+    Message,
+    StreamState,
+    header_bytes,
+)
 from kakuremichi.bus.subject import check_pattern, check_subject, matches
 from kakuremichi.bus.topology import MAX_PAYLOAD_BYTES, STREAMS, StreamSpec
 
@@ -184,14 +193,14 @@ class MemoryBus:
         self._overflow_callbacks.append(callback)
 
     async def publish(self, subject: str, data: bytes, *, headers: Headers | None = None, reply: str = "") -> None:
-        self._check(subject, data)
+        self._check(subject, data, headers)
         if reply:
             check_subject(reply)
         with spans.sending("publish", subject, len(data), headers) as sent:
             self._nats.send(Message(subject, data, reply, sent))
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float, headers: Headers | None = None) -> Message:
-        self._check(subject, data)
+        self._check(subject, data, headers)
         reply, answer = self._answers.expect(subject)
         with spans.sending("request", subject, len(data), headers) as sent:
             try:
@@ -212,7 +221,7 @@ class MemoryBus:
         return MemorySubscription(self._deliveries, delivery)
 
     async def store(self, subject: str, data: bytes, *, headers: Headers | None = None) -> "asyncio.Future[Ack]":
-        self._check(subject, data)
+        self._check(subject, data, headers)
         loop = asyncio.get_running_loop()
         reply, answer = self._answers.expect(subject)
         future: asyncio.Future[Ack] = loop.create_future()
@@ -258,12 +267,12 @@ class MemoryBus:
         if self._up.is_set():
             self._answers.deliver(message)
 
-    def _check(self, subject: str, data: bytes) -> None:
+    def _check(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
         check_subject(subject)
         if not self._up.is_set():
             raise BusUnavailableError(f"{subject}: the bus is not connected")
-        if len(data) > MAX_PAYLOAD_BYTES:
-            raise BusError(f"{subject}: {len(data)} bytes, at most {MAX_PAYLOAD_BYTES} are sent")
+        if len(data) + header_bytes(headers or {}) > MAX_PAYLOAD_BYTES:
+            raise BusError(f"{subject}: {len(data)} bytes and their headers, at most {MAX_PAYLOAD_BYTES} are sent")
 
     def _overflowed(self, subject: str) -> None:
         for callback in self._overflow_callbacks:

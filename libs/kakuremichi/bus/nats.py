@@ -32,7 +32,8 @@ class NatsBus:
         self, options: NatsOptions, credentials: Callable[[], Awaitable[Credentials]], *, probe: Probe | None = None
     ) -> None:
         self.counts: Counter[str] = Counter()
-        """handled, handler_errors, overflowed, violations, connections, connection_failures, probe_misses"""
+        """handled, handler_errors, overflowed, violations, connections, connection_failures,
+        credentials_refused, probe_misses"""
         self._options = options
         self._supervisor = Supervisor(options, credentials, partial(probe, self) if probe else None, self.counts)
         self._overflow_callbacks: list[Callable[[str], None]] = []

@@ -8,6 +8,12 @@ from typing import Protocol
 Headers = Mapping[str, str]
 
 
+def header_bytes(headers: Headers) -> int:
+    """How much of a message's allowed size its headers take: a first line, `name: value` lines and an empty one."""
+    lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+    return len("NATS/1.0\r\n\r\n") + lines if headers else 0
+
+
 class BusError(Exception):
     """The bus did not do what was asked; the text is a sentence."""
 

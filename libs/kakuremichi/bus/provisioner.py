@@ -5,26 +5,30 @@ The one program with the right to make streams, and with no other. It acts on ea
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import structlog
 from msgspec import Meta, Struct
 
-from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.bus.provision import provision
 from kakuremichi.bus.topology import PROVISION, inbox_prefix
 from kakuremichi.runtime.backoff import Backoff
-from kakuremichi.runtime.config import Secret, read_config
+from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service, run_until_stopped
+from kakuremichi.runtime.tls import context_for
 
 log = structlog.get_logger(__name__)
 
 
 class ProvisionerConfig(Struct, frozen=True, kw_only=True):
     nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
-    nats_password: Annotated[Secret, Meta(description="of the bus user provision")]
+    nats_credentials: Annotated[Path, Meta(description="the file of the bus user provision, provision.creds")]
+    nats_ca: Path | None = None
     replicas: Annotated[int, Meta(ge=1, le=5, description="of each stream: 1, or 3 in a cluster")] = 1
 
 
@@ -63,11 +67,11 @@ async def serve() -> None:
     config = read_config(ProvisionerConfig)
     setup_logs("provisioner")
 
-    async def credentials() -> Credentials:
-        return Credentials(PROVISION.name, config.nats_password.reveal())
-
-    options = NatsOptions(servers=config.nats_url, name="provision", inbox_prefix=inbox_prefix(PROVISION))
-    async with NatsBus(options, credentials) as bus:
+    options = NatsOptions(
+        servers=config.nats_url, name="provision", inbox_prefix=inbox_prefix(PROVISION),
+        tls=context_for(config.nats_url, config.nats_ca),
+    )  # fmt: skip
+    async with NatsBus(options, credentials_of(config.nats_credentials)) as bus:
 
         async def streams(stop: asyncio.Event) -> None:
             await keep_streams(bus, stop, replicas=config.replicas)

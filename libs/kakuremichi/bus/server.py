@@ -7,17 +7,22 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nacl.signing import SigningKey
+
 from kakuremichi.bus.config import ServerConfig, render
+from kakuremichi.bus.credentials import credentials_of, own_credentials
+from kakuremichi.bus.issuer import NodeIssuer, open_issuer
 from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions, Probe
-from kakuremichi.bus.topology import ROLES
-from kakuremichi.model.ids import NodeId
+from kakuremichi.bus.operator import Operator, init_operator
+from kakuremichi.model.ids import NodeId, PoolName
 from kakuremichi.runtime.files import write_atomically
+from kakuremichi.wire.signing import verify_key
 from kakuremichi.wire.subjects import reply_prefix
 
 _START_S = 15.0
@@ -41,11 +46,6 @@ def find_nats_server() -> Path:
     return Path(found)
 
 
-def new_passwords() -> dict[str, str]:
-    """A fresh password for each role."""
-    return {role.name: secrets.token_urlsafe(24) for role in ROLES}
-
-
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody has at this moment."""
     with socket.socket() as probe:
@@ -61,6 +61,7 @@ class NatsServer:
     binary: Path
     folder: Path
     config: ServerConfig
+    operator: Operator
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     @property
@@ -77,16 +78,33 @@ class NatsServer:
             raise ServerFailedError("nats-server: not started")
         return self._process.pid
 
-    def bus(self, role: str, *, node: str = "", probe: Probe | None = None, **options: Any) -> NatsBus:
-        """A client of this server, yet to be entered; `options` are fields of NatsOptions."""
+    @property
+    def issuer(self) -> NodeIssuer:
+        return open_issuer(self.operator.registry)
+
+    def bus(
+        self, role: str, *, node: str = "", pool: str = "blue", probe: Probe | None = None, **options: Any
+    ) -> NatsBus:
+        """A client of this server, yet to be entered; `options` are fields of NatsOptions.
+
+        With `node` it is that node with a key of its own, else a program of the control plane.
+        """
         prefix = reply_prefix(NodeId(node)) if node else f"_INBOX.{role}"
         name = f"{role}/{node}" if node else role
         known = NatsOptions(servers=(self.url,), name=name, inbox_prefix=prefix)
+        credentials = self.node(role, node, pool) if node else credentials_of(self.operator.credentials(role))
+        return NatsBus(replace(known, **options), credentials, probe=probe)
+
+    def node(
+        self, role: str, node: str, pool: str = "blue", key: SigningKey | None = None
+    ) -> Callable[[], Awaitable[Credentials]]:
+        """The credentials of a node: a fresh JWT at each connection."""
+        own = key or SigningKey.generate()
 
         async def credentials() -> Credentials:
-            return Credentials(role, self.config.passwords[role])
+            return own_credentials(self.issuer.mint(role, verify_key(own), NodeId(node), PoolName(pool)), own)
 
-        return NatsBus(replace(known, **options), credentials, probe=probe)
+        return credentials
 
     async def start(self) -> None:
         """Write the configuration (mode 0600), start the server and return once it accepts connections."""
@@ -140,14 +158,15 @@ class NatsServer:
 
 @asynccontextmanager
 async def running_server(folder: Path, *, binary: Path | None = None) -> AsyncIterator[NatsServer]:
-    """A server on a free port of 127.0.0.1 with fresh passwords, stopped at the end."""
+    """A server on a free port of 127.0.0.1 with an operator of its own, stopped at the end."""
+    operator = init_operator(folder / "operator")
     config = ServerConfig(
         name=f"n-{secrets.token_hex(4)}",
         listen=f"127.0.0.1:{free_port()}",
         store_dir=folder / "store",
-        passwords=new_passwords(),
+        accounts=operator.accounts,
     )
-    server = NatsServer(binary or find_nats_server(), folder, config)
+    server = NatsServer(binary or find_nats_server(), folder, config, operator)
     try:
         await server.start()
         yield server

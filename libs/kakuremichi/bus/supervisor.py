@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from kakuremichi.bus.connection import Connection, Credentials, NatsOptions
+from kakuremichi.bus.connection import Connection, Credentials, CredentialsRefusedError, NatsOptions
 from kakuremichi.bus.delivery import Delivery
 from kakuremichi.bus.port import BusError, BusTimeoutError, BusUnavailableError
 from kakuremichi.runtime.backoff import around
@@ -101,6 +101,7 @@ class Supervisor:
                 await self._watch(await self._connect())
             except BusError as error:
                 self._counts["connection_failures"] += 1
+                self._counts["credentials_refused"] += isinstance(error, CredentialsRefusedError)
                 log.warning("no connection to the bus", reason=str(error), failures=failures)
             await self._drop()
             failures = 0 if loop.time() - began >= self._options.stable_s else failures + 1

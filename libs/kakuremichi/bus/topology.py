@@ -1,8 +1,9 @@
 """Streams, accounts and roles as data: what nats-server is configured from, and what tests try to get around.
 
-Two accounts. CP holds the control plane and JetStream; EDGE holds the nodes and no JetStream, because who may create
+Three accounts. CP holds the control plane and JetStream; EDGE holds the nodes and no JetStream, because who may create
 a consumer may read and send far more than meant. They meet in stream exports both ways. NATS services are not used:
-through a service import a node could aim an answer of the registry at another node's feed.
+through a service import a node could aim an answer of the registry at another node's feed. SYS is the server's own:
+one user may hand in account JWTs there, which is how nodes are cut off.
 """
 
 from collections.abc import Mapping
@@ -49,13 +50,13 @@ AUDIT = StreamSpec(
 )
 STREAMS = (FEED, AUDIT)
 
-AccountName = Literal["CP", "EDGE"]
+AccountName = Literal["SYS", "CP", "EDGE"]
 
 EXPORTS: Mapping[AccountName, tuple[str, ...]] = {
     "CP": ("feed.pool.*", "feed.fleet.*", "feed.agent.*", "beacon.*.*", REPLY),
     "EDGE": ("req.*.*.*", "report.*"),
 }
-"""What each account exports as a stream; the other one imports all of it."""
+"""What an account exports as a stream; the other of the two imports all of it. SYS shares nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,13 @@ AGENT = Role(
     publish=("req.keyring.announce.{id}", "req.registry.snapshot.{id}", "req.registry.renew.{id}", "report.{id}"),
     subscribe=("feed.fleet.{pool}", "feed.agent.{id}", "beacon.fleet.{pool}", "reply.{id}.>"),
 )
-ROLES = (PROVISION, REGISTRY, KEYRING, PORTAL, AUDITOR, GATEWAY, AGENT)
+CLAIMS = Role(  # the registry's other user, for revocations
+    name="claims",
+    account="SYS",
+    publish=("$SYS.REQ.CLAIMS.UPDATE",),
+    subscribe=("_INBOX.claims.>",),
+)
+ROLES = (PROVISION, REGISTRY, KEYRING, PORTAL, AUDITOR, GATEWAY, AGENT, CLAIMS)
 
 
 def inbox_prefix(role: Role) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from kakuremichi.cli.context import Context
 from kakuremichi.cli.exits import UNREACHABLE, USAGE, CliError, of_status
+from kakuremichi.runtime.tls import client_context
 
 TIMEOUT_S = 15.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -42,7 +43,7 @@ class Client:
         return answer
 
     def _exchange(self, method: str, target: str, body: Json | None, timeout_s: float) -> tuple[int, bytes]:
-        connection = _connection(self._context.url, timeout_s)
+        connection = _connection(self._context, timeout_s)
         headers = {"Authorization": f"Bearer {self._context.token}", "Accept": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
@@ -59,7 +60,8 @@ class Client:
             connection.close()
 
 
-def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+def _connection(context: Context, timeout_s: float) -> http.client.HTTPConnection:
+    url = context.url
     parts = urlsplit(url)
     try:
         host, port = parts.hostname, parts.port
@@ -68,8 +70,15 @@ def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
     if not host or parts.path not in ("", "/"):
         raise CliError(f"url {url}: of the form http://HOST:PORT, without a path", USAGE)
     if parts.scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl.create_default_context())
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=_tls(context))
     return http.client.HTTPConnection(host, port, timeout=timeout_s)
+
+
+def _tls(context: Context) -> ssl.SSLContext:
+    try:
+        return client_context(context.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise CliError(f"CA file {context.ca_file}: {error.strerror or error}", USAGE) from error
 
 
 def _parse(data: bytes) -> Json | None:

@@ -12,6 +12,7 @@ from kakuremichi.cli.exits import DENIED, USAGE, CliError
 class Context:
     url: str
     token: str
+    ca_file: Path | None = None  # of the deployment's own CA; None: the system's CAs count
 
     def __repr__(self) -> str:
         return f"Context(url={self.url!r}, token=hidden)"
@@ -25,18 +26,19 @@ def context_path() -> Path:
     return Path(base) / "kakuremichi" / "context.json"
 
 
-def save_context(url: str, token_file: Path) -> Path:
+def save_context(url: str, token_file: Path, ca_file: Path | None = None) -> Path:
     """Remember a deployment; the token stays in its own file. Returns where the context is kept."""
     path = context_path()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps({"url": url, "token_file": str(token_file)}, indent=2) + "\n")
+    known = {"url": url, "token_file": str(token_file)} | ({"ca_file": str(ca_file)} if ca_file else {})
+    fresh.write_text(json.dumps(known, indent=2) + "\n")
     fresh.chmod(0o600)
     fresh.replace(path)
     return path
 
 
-def resolve(url: str | None, token_file: Path | None) -> Context:
+def resolve(url: str | None, token_file: Path | None, ca_file: Path | None = None) -> Context:
     """The context of this call; :class:`CliError` if the portal or the token is nowhere named."""
     saved = _saved()
     url = url or os.environ.get("KAKUREMICHI_URL") or saved.get("url")
@@ -45,7 +47,10 @@ def resolve(url: str | None, token_file: Path | None) -> Context:
         raise CliError("no portal is known", USAGE, hints)
     if not url.startswith(("http://", "https://")):
         raise CliError(f"url {url}: does not begin with http:// or https://", USAGE)
-    return Context(url.rstrip("/"), _token(token_file, saved))
+    # The saved CA is that of the saved portal, and says nothing about another one.
+    own_ca = saved.get("ca_file") if url == saved.get("url") else None
+    ca = ca_file or os.environ.get("KAKUREMICHI_CA_FILE") or own_ca
+    return Context(url.rstrip("/"), _token(token_file, saved), Path(ca) if ca else None)
 
 
 def _token(token_file: Path | None, saved: dict[str, str]) -> str:

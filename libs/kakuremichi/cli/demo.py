@@ -105,12 +105,13 @@ async def _open_door(fleet: Fleet) -> None:
     door = ("--listen", f"127.0.0.1:{port}", "--namespace", namespace, "--to", f"{address}:{PORTAL_PORT}")
     argv = (sys.executable, "-m", "kakuremichi.lab.doorway", *door)
     await fleet.units.start(Unit(name="doorway", argv=argv))
-    url, token = f"http://127.0.0.1:{port}", fleet.control.token_file
+    url, token, ca = f"https://127.0.0.1:{port}", fleet.control.token_file, fleet.control.ca_file
     click.echo(f"""
 The demo is running.
 
   portal       {url}   (sign in with the token: {token.read_text().strip()})
-  as a client  export KAKUREMICHI_URL={url} KAKUREMICHI_TOKEN_FILE={token}
+               your browser does not know the demo's own CA, {ca}, and says so
+  as a client  export KAKUREMICHI_URL={url} KAKUREMICHI_TOKEN_FILE={token} KAKUREMICHI_CA_FILE={ca}
 
 Try next:
   kakuremichi status

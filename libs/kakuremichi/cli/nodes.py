@@ -1,4 +1,4 @@
-"""`kakuremichi gateway` and `kakuremichi agent`: list and remove."""
+"""`kakuremichi gateway` and `kakuremichi agent`: list, remove, release from quarantine."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from kakuremichi.cli.options import complete_names, output_option, with_client
 
 
 def _group(role: str, what: str) -> click.Group:
-    group = click.Group(role, help=f"{what} List them, remove one.")
+    group = click.Group(role, help=f"{what} List them, remove or release one.")
 
     @group.command("list")
     @output_option
@@ -36,6 +36,15 @@ def _group(role: str, what: str) -> click.Group:
         report(answer, f"{role} {name} removed", output)
 
     remove.help = f"Remove a {role} and revoke its key; it can join again with a new token only."
+
+    @group.command("release")
+    @click.argument("name", shell_complete=complete_names(f"{role}s"))
+    @output_option
+    @with_client
+    def release(client: Any, name: str, output: str) -> None:
+        report(client.call("POST", f"{role}s", name, "release"), f"{role} {name} released", output)
+
+    release.help = f"End the quarantine of a {role}, once only one holder of its identity is left."
     return group
 
 

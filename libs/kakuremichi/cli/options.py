@@ -20,11 +20,15 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
         "--token-file", type=click.Path(path_type=Path), metavar="FILE",
         help="Holds the API token; else KAKUREMICHI_TOKEN or KAKUREMICHI_TOKEN_FILE, else the context of `up`.",
     )  # fmt: skip
+    @click.option(
+        "--ca-file", type=click.Path(path_type=Path), metavar="FILE",
+        help="The CA of the portal's certificate, PEM; else KAKUREMICHI_CA_FILE, else the context of `up`.",
+    )  # fmt: skip
     @wraps(command)
-    def wrapped(*, url: str | None, token_file: Path | None, **given: object) -> None:
+    def wrapped(*, url: str | None, token_file: Path | None, ca_file: Path | None, **given: object) -> None:
         from kakuremichi.cli.client import Client  # noqa: PLC0415  # HTTP takes 20 ms to import, --help needs none
 
-        command(Client(resolve(url, token_file)), **given)
+        command(Client(resolve(url, token_file, ca_file)), **given)
 
     return wrapped
 
@@ -42,7 +46,8 @@ def complete_names(*kinds: str) -> Callable[[click.Context, click.Parameter, str
 
         wanted = kinds or (str(context.params.get("kind", "")).removesuffix("s") + "s",)
         try:
-            client = Client(resolve(context.params.get("url"), None), timeout_s=COMPLETE_WITHIN_S)
+            known = resolve(context.params.get("url"), None, context.params.get("ca_file"))
+            client = Client(known, timeout_s=COMPLETE_WITHIN_S)
             names = [str(item.get("name") or item.get("id")) for kind in wanted for item in client.list(kind)]
         except (click.ClickException, KeyError):
             return []

@@ -13,7 +13,7 @@ FORMATS = ("table", "json", "name")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TONES = {
     "live": "green", "active": "green", "open": "green",
-    "offline": "red", "no-target": "red", "expired": "red",
+    "offline": "red", "no-target": "red", "expired": "red", "quarantined": "red", "revoked": "red",
 }  # fmt: skip
 
 

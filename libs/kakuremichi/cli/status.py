@@ -41,7 +41,7 @@ def looks(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         singular = plural.removesuffix("s")
         for item in items:
             name = item[KINDS[plural].key]
-            if item["state"] in ("offline", "no-target"):
+            if item["state"] in ("offline", "no-target", "quarantined"):
                 lines.append(f"{singular} {name}: {item['state']}")
             lines += [f"{singular} {name}: {_error(error)}" for error in item["errors"]]
             lines += [f"{singular} {name}: {warning}" for warning in item.get("warnings", ())]

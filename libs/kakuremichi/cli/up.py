@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
+from kakuremichi.bus.config import TlsFiles
 from kakuremichi.cli.context import save_context
 from kakuremichi.fleet.control_plane import ControlPlane, ControlPlaneError, Options
 from kakuremichi.lab.keeper_client import Units
 from kakuremichi.lab.units import UnitError
+from kakuremichi.runtime.tls import context_for
 
 READY_S = 60.0
 
@@ -39,6 +41,16 @@ _directory = click.option(
 @click.option("--nats-port", default=4222, type=click.IntRange(1, 65535))
 @click.option("--nats-url", envvar="NATS_URL", default="", help="A NATS of your own instead of the embedded one.")
 @click.option("--database-url", envvar="DATABASE_URL", default="", help="A PostgreSQL of your own, likewise.")
+@click.option(
+    "--tls-certificate",
+    type=click.Path(path_type=Path),
+    help="A certificate of your own, PEM with its chain, for portal and NATS, instead of the deployment's own CA.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
+@click.option("--insecure-loopback", is_flag=True, help="No TLS; refused unless everything stays on 127.0.0.1.")
+@click.option(
+    "--trust", type=click.Path(path_type=Path), help="The server folder by `trust init`: the trust keys lie elsewhere."
+)
 @click.option("--foreground", is_flag=True, help="Stay, and stop everything at SIGTERM: for systemd and containers.")
 def up(
     directory: Path,
@@ -48,22 +60,37 @@ def up(
     *,
     nats_url: str,
     database_url: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    insecure_loopback: bool,
+    trust: Path | None,
     foreground: bool,
 ) -> None:
     """Run registry, keyring and portal on this server, with NATS and PostgreSQL unless you name your own."""
     options = Options(
         directory=directory.absolute(),
         portal_listen=f"{address}:{portal_port}",
-        portal_url=f"http://{address}:{portal_port}",
+        portal_url=f"{'http' if insecure_loopback else 'https'}://{address}:{portal_port}",
         nats_listen=f"{address}:{nats_port}",
-        node_nats_url=nats_url or f"nats://{address}:{nats_port}",
+        node_nats_url=nats_url or f"{'nats' if insecure_loopback else 'tls'}://{address}:{nats_port}",
         nats_url=nats_url,
         database_url=database_url,
+        tls=_own_certificate(tls_certificate, tls_key),
+        plain=insecure_loopback,
+        trust=trust,
     )
     try:
         asyncio.run(_up(ControlPlane(options), foreground=foreground))
     except (ControlPlaneError, UnitError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _own_certificate(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-certificate and --tls-key: both are needed, or none")
+    return TlsFiles(certificate.absolute(), key.absolute())
 
 
 @click.command()
@@ -82,13 +109,14 @@ async def _up(control: ControlPlane, *, foreground: bool) -> None:
     async with Units(_keeper(control.directory)) as units:
         await units.start_all(control.units())
         await _portal_ready(control)
-        context = save_context(control.options.portal_url, control.token_file)
+        context = save_context(control.options.portal_url, control.token_file, control.ca_file)
         click.echo(f"""
 The control plane is running.
 
   portal   {control.options.portal_url}
   token    {control.token_file}   (the first administrator's; sign in with it)
-  context  {context}   (so that `kakuremichi status` finds both)
+  CA       {control.ca_file or "that of your own certificate"}   (join tokens name it; for your browser)
+  context  {context}   (so that `kakuremichi status` finds them)
 
 Next: kakuremichi token create gateway gw1""")
         if foreground:
@@ -98,7 +126,7 @@ Next: kakuremichi token create gateway gw1""")
 
 async def _portal_ready(control: ControlPlane) -> None:
     deadline = time.monotonic() + READY_S
-    while not await asyncio.to_thread(_answers, f"{control.options.portal_url}/readyz"):
+    while not await asyncio.to_thread(_answers, f"{control.options.portal_url}/readyz", control.ca_file):
         if time.monotonic() > deadline:
             raise ControlPlaneError(
                 f"portal: not ready within {READY_S:.0f} s, see the logs in {control.directory}/log"
@@ -106,9 +134,10 @@ async def _portal_ready(control: ControlPlane) -> None:
         await asyncio.sleep(0.1)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, ca_file: Path | None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # our own http address
+        tls = context_for((url,), ca_file)
+        with urllib.request.urlopen(url, timeout=2, context=tls) as answer:  # noqa: S310  # our own address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,8 +19,11 @@ class ApiError(Exception):
 class Api:
     """One keep-alive connection. `inside` is the network namespace in which the socket is made."""
 
-    def __init__(self, host: str, port: int, token: str, inside: Callable[[], AbstractContextManager[None]]) -> None:
-        self._address, self._token, self._inside = (host, port), token, inside
+    def __init__(
+        self, host: str, port: int, token: str, inside: Callable[[], AbstractContextManager[None]],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        self._address, self._token, self._inside, self._tls = (host, port), token, inside, tls
         self._connection: http.client.HTTPConnection | None = None
 
     def get(self, path: str) -> Any:
@@ -55,7 +59,11 @@ class Api:
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
-            connection = http.client.HTTPConnection(*self._address, timeout=30)
+            connection = (
+                http.client.HTTPSConnection(*self._address, timeout=30, context=self._tls)
+                if self._tls
+                else http.client.HTTPConnection(*self._address, timeout=30)
+            )
             with self._inside():
                 connection.connect()
             self._connection = connection

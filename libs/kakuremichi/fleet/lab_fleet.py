@@ -16,6 +16,7 @@ from kakuremichi.fleet.nodes import NodeHost, agent_unit, engine_unit, gateway_u
 from kakuremichi.lab.internet import Lab
 from kakuremichi.lab.keeper_client import Units
 from kakuremichi.lab.units import Unit
+from kakuremichi.runtime.tls import client_context
 
 PORTAL_PORT = 8080
 NATS_PORT = 4222
@@ -90,9 +91,9 @@ class Fleet:
             Options(
                 directory=self.directory / "control",
                 portal_listen=f"0.0.0.0:{PORTAL_PORT}",
-                portal_url=f"http://{address}:{PORTAL_PORT}",
+                portal_url=f"https://{address}:{PORTAL_PORT}",
                 nats_listen=f"0.0.0.0:{NATS_PORT}",
-                node_nats_url=f"nats://{address}:{NATS_PORT}",
+                node_nats_url=f"tls://{address}:{NATS_PORT}",
                 namespace=self.lab.namespace("control"),
             )
         )
@@ -100,7 +101,8 @@ class Fleet:
     def api(self) -> Api:
         """A client of the portal as the first administrator, with a socket inside the lab."""
         token = self.control.token_file.read_text()
-        return Api(self.lab.address("control"), PORTAL_PORT, token, lambda: self.lab.in_namespace("control"))
+        tls = client_context(self.control.ca_file)
+        return Api(self.lab.address("control"), PORTAL_PORT, token, lambda: self.lab.in_namespace("control"), tls)
 
     def node_host(self, name: str) -> NodeHost:
         return NodeHost(name, self.lab.namespace(name), self.directory / "nodes" / name)

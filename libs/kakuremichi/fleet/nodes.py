@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kakuremichi.lab.programs import find_wireguard_go
 from kakuremichi.lab.units import Unit
+from kakuremichi.runtime.files import write_atomically
 
 HTTP_DOORS = ("80=0.0.0.0:80", "443=0.0.0.0:443")
 
@@ -65,12 +66,16 @@ def agent_unit(host: NodeHost, token: str) -> Unit:
 
 
 def _node_unit(host: NodeHost, role: str, argv: tuple[str, ...], token: str) -> Unit:
+    # In a file: `ps e` shows environments, and the keeper writes them to its disk.
+    token_file = host.directory / "join-token"
+    if token:
+        write_atomically(token_file, token.encode())
     return Unit(
         name=host.name,
         argv=(*argv, "--state", str(host.directory / "state"), "--interface", host.interface),
         namespace=host.namespace,
         env={
-            "KAKUREMICHI_JOIN_TOKEN": token,
+            "KAKUREMICHI_JOIN_TOKEN_FILE": str(token_file),
             "KAKUREMICHI_TRACE_FILE": str(host.directory / f"{role}.trace"),
         },
         log=host.log(role),

@@ -11,6 +11,8 @@ import fcntl
 import os
 import resource
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -117,6 +119,9 @@ async def serve(folder: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, keeper.stopped.set)
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not _is_ours(writer):
+            writer.close()
+            return
         with suppress(ConnectionError, ValueError):  # ValueError: a line longer than the limit
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(await keeper.answer(line)) + b"\n")
@@ -132,6 +137,14 @@ async def serve(folder: Path) -> None:
     server.close()
     path.unlink(missing_ok=True)
     await keeper.abandon_all()
+
+
+def _is_ours(writer: asyncio.StreamWriter) -> bool:
+    """Whether root or our own user is at the other end: who may speak here starts programs as us."""
+    credentials = struct.Struct("3i")  # process, user, group
+    sock = writer.get_extra_info("socket")
+    _, user, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    return user in (0, os.geteuid())
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from nacl.signing import SigningKey
@@ -60,8 +60,16 @@ def make_announcement(
 class Announcer:
     """Says the node's key to the keyring until it is accepted, and again when the bus comes back."""
 
-    def __init__(self, bus: Bus, state: NodeState, enrolment: Enrolment, on_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        state: NodeState,
+        enrolment: Enrolment,
+        on_error: Callable[[str], None],
+        on_accepted: Callable[[Announcement], Awaitable[None]] | None = None,
+    ) -> None:
         self._bus, self._state, self._enrolment, self._on_error = bus, state, enrolment, on_error
+        self._on_accepted = on_accepted
         self._wake = asyncio.Event()
         self.accepted_epoch = 0
 
@@ -73,9 +81,13 @@ class Announcer:
         failures = 0
         while not stop.is_set():
             self._wake.clear()
-            accepted = bool(self._bus.generation) and await self._ask()
-            failures = 0 if accepted else failures + 1
-            pause = ASK_AGAIN_S if accepted else min(PAUSE_S[1], PAUSE_S[0] * 2 ** min(failures, 8))
+            if not self._bus.generation:
+                failures, pause = 0, PAUSE_S[1]  # the connection wakes us; being away is no refusal
+            elif await self._ask():
+                failures, pause = 0, ASK_AGAIN_S
+            else:
+                failures += 1
+                pause = min(PAUSE_S[1], PAUSE_S[0] * 2 ** min(failures, 8))
             await _first_of(stop, self._wake, timeout_s=pause * random.uniform(0.8, 1.2))
 
     async def _ask(self) -> bool:
@@ -83,10 +95,9 @@ class Announcer:
         if kept is None:
             return False
         node = self._enrolment.node.node_id
+        request = encode(requests.AnnounceAfter(announcement=kept[0], before=self._state.before()))
         try:
-            reply = await self._bus.request(
-                subjects.announce(node), encode(requests.Announce(announcement=kept[0])), timeout_s=ASK_TIMEOUT_S
-            )
+            reply = await self._bus.request(subjects.announce(node), request, timeout_s=ASK_TIMEOUT_S)
             answer: requests.KeyAccepted | requests.KeyRefused = decode_any(
                 reply.data, requests.KeyAccepted | requests.KeyRefused, name="answer"
             )
@@ -97,6 +108,8 @@ class Announcer:
             self.accepted_epoch = answer.epoch
             self._on_error("")
             log.info("key accepted", epoch=answer.epoch)
+            if self._on_accepted is not None:
+                await self._on_accepted(kept[1])
             return True
         self._refused(answer, kept)
         return False

@@ -17,6 +17,8 @@ from kakuremichi.runtime.service import run_service
 from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.wire.enrolment import JoinToken, JoinTokenRefusedError, parse_join_token
 
+DAY_S = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
@@ -24,19 +26,31 @@ class NodeOptions:
     token: str
     interface: str
     uapi_directory: Path
+    rotate_every_s: float = 0.0
+    token_file: Path | None = None
 
     def join_token(self) -> JoinToken:
         """The token to enrol with; :class:`ConfigError` with what to do if there is none."""
-        if not self.token:
+        token = self.token or self._token_in_file()
+        if not token:
             sentence = (
                 f"{self.state.directory}: this node is not enrolled; run `kakuremichi token create` on the server "
-                "and start again with --join-token, or KAKUREMICHI_JOIN_TOKEN"
+                "and start again with --join-token-file"
             )
             raise ConfigError((sentence,))
         try:
-            return parse_join_token(self.token.strip())
+            return parse_join_token(token.strip())
         except JoinTokenRefusedError as error:
             raise ConfigError((str(error),)) from error
+
+    def _token_in_file(self) -> str:
+        if self.token_file is None:
+            return ""
+        try:
+            return self.token_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "no text"
+            raise ConfigError((f"join token file {self.token_file}: {reason}",)) from error
 
 
 Run = Callable[..., Coroutine[Any, Any, None]]
@@ -50,6 +64,9 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
         @click.version_option(__version__)
         @click.option("--join-token", default="", help="From `kakuremichi token create`; needed once, not kept.")
         @click.option(
+            "--join-token-file", type=click.Path(path_type=Path), help="The same in a file: nobody sees it in `ps`."
+        )
+        @click.option(
             "--state",
             default=Path(f"/var/lib/kakuremichi/{role}"),
             type=click.Path(path_type=Path),
@@ -62,11 +79,29 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
             type=click.Path(path_type=Path),
             help="Where wireguard-go has its socket, on kernels without WireGuard.",
         )
+        @click.option(
+            "--rotate-every",
+            default=0.0,
+            type=click.FloatRange(min=0),
+            metavar="DAYS",
+            help="Make a new WireGuard key so often; 0: only when asked.",
+        )
         @functools.wraps(function)
-        def command(join_token: str, state: Path, interface: str, uapi_directory: Path, **others: Any) -> None:
+        def command(
+            *,
+            join_token: str,
+            join_token_file: Path | None,
+            state: Path,
+            interface: str,
+            uapi_directory: Path,
+            rotate_every: float,
+            **others: Any,
+        ) -> None:
             setup_logs(role)
             end_telemetry = setup_telemetry(role, version=__version__)
-            options = NodeOptions(NodeState(state), join_token, interface, uapi_directory)
+            options = NodeOptions(
+                NodeState(state), join_token, interface, uapi_directory, rotate_every * DAY_S, join_token_file
+            )
             options.state.open()
             code = run_service(role, lambda: function(options, **others))
             end_telemetry()

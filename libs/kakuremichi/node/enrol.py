@@ -1,12 +1,18 @@
 """Enrolment from the node's side: one HTTP exchange, believed only as far as the join token goes."""
 
 import asyncio
+import random
+from http import HTTPStatus
+from pathlib import Path
 
 import aiohttp
 import structlog
 
+from kakuremichi.node.portal import connector
+from kakuremichi.node.renewal import RenewalError, check_jwt
 from kakuremichi.node.state import Enrolment, NodeState
 from kakuremichi.reconcile.verify import NotTrustedError
+from kakuremichi.runtime.tls import CaRefusedError, PlainTextError, check_ca, refuse_plain
 from kakuremichi.wire.codec import WireError
 from kakuremichi.wire.enrolment import JoinToken, JoinTokenRefusedError, encode_json, read_answer, request_to_enrol
 
@@ -14,6 +20,8 @@ log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
 RETRY_S = 2.0
+MAX_CA_BYTES = 16384
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 30.0  # between questions while people have yet to sign
 
 
 class EnrolmentRefusedError(Exception):
@@ -23,35 +31,67 @@ class EnrolmentRefusedError(Exception):
 async def enrol(
     state: NodeState, token: JoinToken, *, networks: tuple[str, ...], endpoints: tuple[str, ...] = ()
 ) -> Enrolment:
-    """Redeem the token and keep the answer. An unreachable portal is waited for; a refusal is final."""
+    """Redeem the token and keep the answer. An unreachable portal is waited for; a refusal is final.
+
+    So is, without limit, the signature of trust keys that do not lie on the server.
+    """
+    try:
+        refuse_plain(token.url)
+    except PlainTextError as error:
+        raise EnrolmentRefusedError(str(error)) from error
     request = request_to_enrol(
         token, state.identity(), state.sealing_key().public(), networks=networks, endpoints=endpoints
     )
-    body = encode_json(request)
+    body, wait_s = encode_json(request), FIRST_WAIT_S
     while True:
         try:
-            data = await _post(token.url, body)
+            await _trust_ca(state, token)
+            data = await _post(token.url, body, state.ca_file())
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             log.warning("portal not reached", url=token.url, reason=str(error))
             await asyncio.sleep(RETRY_S)
             continue
-        break
+        if data is not None:
+            break
+        log.info("waiting for the trust keys to sign", url=token.url)
+        await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))
+        wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
     try:
-        enrolment = Enrolment(read_answer(token, data))
+        enrolment = Enrolment(read_answer(token, data), token.url)
         enrolment.verifier()
-    except (JoinTokenRefusedError, NotTrustedError, WireError) as error:
+        check_jwt(enrolment.answer.bus.jwt, state.identity())
+        refuse_plain(enrolment.answer.bus.url)
+    except (PlainTextError, JoinTokenRefusedError, NotTrustedError, WireError, RenewalError) as error:
         raise EnrolmentRefusedError(str(error)) from error
     if enrolment.node.identity_key != request.identity_key:
         raise EnrolmentRefusedError("enrolment answer: its certificate is for another identity key")
+    state.save_bus_jwt(enrolment.answer.bus.jwt)  # first: one of a former enrolment must not stay beside this one
     state.save_enrolment(enrolment)
     return enrolment
 
 
-async def _post(url: str, body: bytes) -> bytes:
+async def _trust_ca(state: NodeState, token: JoinToken) -> None:
+    """Take over the deployment's CA, believed for its hash in the token and not for who shows it."""
+    if not token.ca or not token.url.startswith("https://"):
+        return
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=False)) as session,
+        session.get(f"{token.url}/api/v1/ca", allow_redirects=False) as answer,
+    ):
+        pem = await answer.content.read(MAX_CA_BYTES)
+    try:
+        state.save_ca(check_ca(pem, token.ca))
+    except CaRefusedError as error:
+        raise EnrolmentRefusedError(str(error)) from error
+
+
+async def _post(url: str, body: bytes, ca_file: Path | None) -> bytes | None:
+    """The answer; None if it is that somebody has yet to sign."""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     headers = {"Content-Type": "application/json"}
     async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
+        aiohttp.ClientSession(timeout=timeout, connector=connector(url, ca_file)) as session,
         session.post(f"{url}/api/v1/enrol", data=body, headers=headers) as answer,
     ):
         data = await answer.read()
@@ -59,4 +99,4 @@ async def _post(url: str, body: bytes) -> bytes:
             raise aiohttp.ClientConnectionError(f"the portal answers {answer.status}")
         if answer.status >= 400:
             raise EnrolmentRefusedError(f"the portal refuses the enrolment: {data.decode(errors='replace')[:500]}")
-        return data
+        return None if answer.status == HTTPStatus.ACCEPTED else data

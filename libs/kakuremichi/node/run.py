@@ -4,22 +4,30 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
-from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
 from kakuremichi.dataplane.wireguard.engine import link_alias
 from kakuremichi.node.announcing import Announcer
+from kakuremichi.node.direct import DirectPeers, DirectRecords, PeerRecord
+from kakuremichi.node.epoch_file import EpochFile
+from kakuremichi.node.renewal import BusPass, Renewer, from_portal
 from kakuremichi.node.reporting import Reporter
+from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.state import Enrolment, NodeState
-from kakuremichi.node.worker import Node, Worker
+from kakuremichi.node.worker import Done, Node, Worker
 from kakuremichi.reconcile.follower import Applied, Follower
-from kakuremichi.reconcile.holding import Holding
+from kakuremichi.reconcile.holding import Holding, Key
 from kakuremichi.reconcile.journal import Journal
 from kakuremichi.reconcile.verify import Verifier
 from kakuremichi.runtime.service import run_until_stopped
+from kakuremichi.runtime.tls import context_for
+from kakuremichi.wire.identity import Role
+from kakuremichi.wire.records import AnyRecord
 
 log = structlog.get_logger()
 
@@ -43,10 +51,25 @@ class Emitter:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.reporter: Reporter | None = None
 
     def __call__(self, applied: Applied) -> None:
         if self.worker is not None:
             self.worker.take(applied)
+
+    def warn(self, topic: str, sentence: str) -> None:
+        """Into the report until it is replaced; "" takes it back."""
+        if self.reporter is not None:
+            self.reporter.warn(topic, sentence)
+
+    def redo(self, keys: Iterable[Key]) -> None:
+        """Let the worker look at these keys once more."""
+        self.look_at(frozenset(keys))
+
+    def look_at(self, keys: frozenset[Key]) -> None:
+        """These records changed without a feed."""
+        if self.worker is not None:
+            self.worker.look_at(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +80,11 @@ class Station:
     enrolment: Enrolment
     interface: str
     bus: NatsBus
+    access: BusPass
     verifier: Verifier
     emit: Emitter
+    epochs: EpochFile
+    direct: DirectRecords
 
     @property
     def alias(self) -> str:
@@ -67,7 +93,18 @@ class Station:
 
     @classmethod
     def open(cls, state: NodeState, enrolment: Enrolment, interface: str) -> "Station":
-        return cls(state, enrolment, interface, _open_bus(enrolment), enrolment.verifier(), Emitter())
+        access = BusPass(state, enrolment, lambda: from_portal(state, enrolment))
+        bus = _open_bus(enrolment, access, state.ca_file())
+        access.refusals = lambda: bus.counts["credentials_refused"]
+        epochs, direct = EpochFile(state.directory / "epochs"), DirectRecords.load(state.directory / "direct")
+        return cls(state, enrolment, interface, bus, access, enrolment.verifier(), Emitter(), epochs, direct)
+
+    def direct_peers(
+        self, role: Role, listed: Callable[[Key], AnyRecord | None], check: Callable[[PeerRecord], None]
+    ) -> DirectPeers:
+        """Judges what peers of `role` say without the control plane."""
+        pool = self.enrolment.node.pool
+        return DirectPeers(role, pool, self.verifier, self.epochs.epochs, self.direct, listed, check, self.emit.look_at)
 
     def open_feeds(self, names: Iterable[str]) -> Feeds:
         """A follower for each feed, its last-known-good loaded."""
@@ -81,19 +118,32 @@ class Station:
             followers.append(follower)
         return Feeds(tuple(holdings), tuple(followers))
 
-    async def run(self, node: Node, feeds: Feeds, warnings: Iterable[tuple[str, str]], **loops: Loop) -> None:
+    async def run(
+        self, node: Node, feeds: Feeds, warnings: Iterable[tuple[str, str]], rotator: Rotator, **loops: Loop
+    ) -> None:
         """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
         networks: list[str] = []
         boot_id, node_id = self.state.boot_id(), self.enrolment.node.node_id
         reporter = Reporter(self.bus, node_id, boot_id, feeds.followers, lambda: networks)
         for topic, sentence in warnings:
             reporter.warn(topic, sentence)
-        worker = Worker(node, reporter.done, feeds.complete)
-        self.emit.worker = worker
+
+        def done(what: Done) -> None:
+            self.direct.flush()
+            self.epochs.flush()
+            for holding in feeds.holdings:
+                rotator.ask(holding.desired(("rotate", node_id)))
+            reporter.done(what)
+
+        worker = Worker(node, done, feeds.complete)
+        self.emit.worker, self.emit.reporter = worker, reporter
         if feeds.complete():
             # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
             worker.compare_everything()
-        announcer = Announcer(self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence))
+        announcer = Announcer(
+            self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence), rotator.accepted
+        )
+        rotator.announce = announcer.announce_again
 
         async def watch_host(stop: asyncio.Event) -> None:
             await _watch_host(self.interface, self.alias, networks, stop)
@@ -105,6 +155,8 @@ class Station:
                 bus=self.bus.hold,
                 worker=worker.run,
                 announce=announcer.run,
+                rotate=rotator.run,
+                access=Renewer(self.bus, self.access).run,
                 report=reporter.run,
                 host=watch_host,
                 **followers,
@@ -112,14 +164,11 @@ class Station:
             )
 
 
-def _open_bus(enrolment: Enrolment) -> NatsBus:
-    access, node = enrolment.answer.bus, enrolment.node
-
-    async def credentials() -> Credentials:
-        return Credentials(access.user, access.password)
-
+def _open_bus(enrolment: Enrolment, access: BusPass, ca_file: Path | None) -> NatsBus:
+    node, servers = enrolment.node, (enrolment.answer.bus.url,)
     name, prefix = f"{node.role}/{node.node_id}", f"reply.{node.node_id}"
-    return NatsBus(NatsOptions(servers=(access.url,), name=name, inbox_prefix=prefix), credentials)
+    tls = context_for(servers, ca_file)
+    return NatsBus(NatsOptions(servers=servers, name=name, inbox_prefix=prefix, tls=tls), access.credentials)
 
 
 class InterfaceGoneError(RuntimeError):

@@ -15,6 +15,7 @@ from kakuremichi.runtime.files import write_atomically
 from kakuremichi.wire.codec import WireError, decode, encode
 from kakuremichi.wire.enrolment import EnrolmentAnswer
 from kakuremichi.wire.identity import Announcement, Certificate, TrustSet
+from kakuremichi.wire.requests import MOST_BEFORE
 from kakuremichi.wire.signing import DeploymentId, Signed
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class Enrolment(Struct, frozen=True):
     """Who the node is: what enrolment answered, as it was signed."""
 
     answer: EnrolmentAnswer
+    portal: str = ""  # where it enrolled, without the path: it renews its access to the bus there
 
     @property
     def deployment(self) -> DeploymentId:
@@ -75,12 +77,37 @@ class NodeState:
     def save_enrolment(self, enrolment: Enrolment) -> None:
         write_atomically(self.directory / "enrolment", encode(enrolment))
 
+    def bus_jwt(self) -> str:
+        """The newest JWT for the bus, "" if there is none but that of the enrolment. Of no use without the identity."""
+        path = self.directory / "bus.jwt"
+        return path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+
+    def save_bus_jwt(self, text: str) -> None:
+        write_atomically(self.directory / "bus.jwt", text.encode())
+
+    def ca_file(self) -> Path | None:
+        """The deployment's own CA, pinned by the join token; None: the certificates of a public one count."""
+        path = self.directory / "ca.pem"
+        return path if path.exists() else None
+
+    def save_ca(self, pem: bytes) -> None:
+        write_atomically(self.directory / "ca.pem", pem)
+
     def announcement(self) -> tuple[Signed, Announcement] | None:
         """The last announcement that was made, accepted or not: its epoch is never used again."""
         signed = self._read("announcement", Signed)
         return None if signed is None else (signed, decode(signed.body, Announcement))
 
+    def before(self) -> tuple[Signed, ...]:
+        """The announcements that were made before the last one, newest first: they prove that it is this node's."""
+        last = self._read("announcement", Signed)
+        kept = self._read("announcements", tuple[Signed, ...]) or ()
+        return tuple(signed for signed in kept if signed != last)
+
     def save_announcement(self, signed: Signed) -> None:
+        last = self._read("announcement", Signed)
+        if last is not None and last != signed:
+            write_atomically(self.directory / "announcements", encode((last, *self.before())[:MOST_BEFORE]))
         write_atomically(self.directory / "announcement", encode(signed))
 
     def feeds(self) -> Path:

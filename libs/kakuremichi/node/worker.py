@@ -81,6 +81,11 @@ class Worker:
         self._whole = self._whole or applied.whole
         self._wake.set()
 
+    def look_at(self, keys: frozenset[Key]) -> None:
+        """These records changed without a feed."""
+        self._retry |= keys
+        self._wake.set()
+
     def compare_everything(self) -> None:
         """At start and on doubt."""
         self._whole = True

@@ -214,7 +214,7 @@ class Follower:
         """Ask for the pages and take them. True if the loop should look again at once."""
         self._resync.clear()
         try:
-            head, signed, items = await self._pages()
+            self._merge(*await self._pages())  # a record that cannot be read makes the whole snapshot worth nothing
         except (BusError, NotTrustedError, WireError) as error:
             self._failures += 1
             log.info("snapshot not taken", feed=self.feed, reason=str(error), failures=self._failures)
@@ -222,7 +222,6 @@ class Follower:
             return False
         self._failures = 0
         self.counters.snapshots += 1
-        self._merge(head, signed, items)
         return True
 
     def _retry_later(self, stop: asyncio.Event) -> None:
@@ -237,8 +236,8 @@ class Follower:
         if cursor is not None and head.feed_seq < cursor.feed_seq:
             self._alarm("rollback")
             return
-        self._head = signed
         change = self.holding.replace(head, items, time.monotonic())
+        self._head = signed
         self._compact()
         self.emit(Applied(self.feed, head.feed_seq, change, time.monotonic_ns(), "", whole=cursor is None))
 
@@ -252,6 +251,8 @@ class Follower:
         while after:
             page = await self._page(after)
             items.extend(self._open(signed) for signed in page.items)
+            if page.next_after and page.next_after <= after:
+                raise NotTrustedError("snapshot: its pages do not go forward")  # else they would never end
             after = page.next_after
             await asyncio.sleep(0)  # thousands of signatures: let beacons and reports through
         return head, first.head, items

@@ -68,8 +68,12 @@ class Verifier:
     def certificate(self, signed: Signed, *, new: bool) -> Certificate:
         cert = decode(self._by_trust(signing.CERTIFICATE, signed), Certificate)
         if new:
-            self._check_dates(f"certificate of {cert.node_id}", cert.not_before, cert.not_after)
+            self.check_validity(cert)
         return cert
+
+    def check_validity(self, cert: Certificate) -> None:
+        """:class:`NotTrustedError` before and after the dates of a certificate that was opened already."""
+        self._check_dates(f"certificate of {cert.node_id}", cert.not_before, cert.not_after)
 
     def _announcement(self, signed: Signed, cert: Certificate) -> Announcement:
         try:

@@ -33,6 +33,11 @@ def decode_any(data: bytes, union: Any, *, name: str) -> Any:
     """The same for a union of tagged structs, which has no type of its own to return."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"{name}: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are read")
+    return decode_kept(data, union, name=name)
+
+
+def decode_kept(data: bytes, union: Any, *, name: str) -> Any:
+    """The same for our own files, which may be larger than any message."""
     try:
         return msgspec.msgpack.decode(data, type=union)
     except msgspec.ValidationError as error:

@@ -8,6 +8,7 @@ from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
 from kakuremichi.model.keys import PublicKeyField, VerifyKeyField
 from kakuremichi.wire.identity import Hash, Role
 from kakuremichi.wire.records import Kind
+from kakuremichi.wire.requests import MOST_BEFORE
 from kakuremichi.wire.signing import Signed
 
 IdempotencyKey = Annotated[str, Meta(max_length=128)]
@@ -38,10 +39,38 @@ class EnrolNode(Command, frozen=True, kw_only=True, tag="enrol-node.v1"):
     source: Text  # the address that the request came from
 
 
+class RenewAccess(Command, frozen=True, kw_only=True, tag="renew-access.v1"):
+    """A node without credentials of the bus asks for some, by way of the portal."""
+
+    renewal: Signed  # Renewal, by the node's identity key
+    source: Text
+
+
 class RemoveNode(Command, frozen=True, kw_only=True, tag="remove-node.v1"):
     node_id: NodeIdField
     role: Role
     cascade: bool = False
+
+
+class RevokeNode(Command, frozen=True, kw_only=True, tag="revoke-node.v1"):
+    """Cut it off everywhere and for ever; its services stay, without a target there."""
+
+    node_id: NodeIdField
+    role: Role
+
+
+class RotateNode(Command, frozen=True, kw_only=True, tag="rotate-node.v1"):
+    """Ask the node for a new WireGuard key."""
+
+    node_id: NodeIdField
+    role: Role
+
+
+class ReleaseNode(Command, frozen=True, kw_only=True, tag="release-node.v1"):
+    """End a quarantine: only one holder of the identity is left."""
+
+    node_id: NodeIdField
+    role: Role
 
 
 class TargetInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,16 +121,32 @@ class ListEvents(Command, frozen=True, kw_only=True, tag="list-events.v1"):
     newest_first: bool = False
 
 
+class ListPending(Command, frozen=True, kw_only=True, tag="list-pending.v1"):
+    """The certificates that wait for trust keys which do not lie on the server."""
+
+
+class SubmitGrant(Command, frozen=True, kw_only=True, tag="submit-grant.v1"):
+    """One such certificate, signed; together with the signatures that it has, it may be complete."""
+
+    certificate: Signed
+
+
 AnyCommand = (
     CreateToken
     | EnrolNode
+    | RenewAccess
     | RemoveNode
+    | RevokeNode
+    | RotateNode
+    | ReleaseNode
     | PublishService
     | UnpublishService
     | ListNodes
     | ListServices
     | ListTokens
     | ListEvents
+    | ListPending
+    | SubmitGrant
 )
 
 
@@ -126,12 +171,35 @@ class Written(Result, frozen=True, kw_only=True, tag="written.v1"):
     expires_at: str = ""
 
 
-class Enrolled(Result, frozen=True, kw_only=True, tag="enrolled.v1"):
+class Enrolled(Result, frozen=True, kw_only=True, omit_defaults=True, tag="enrolled.v1"):
     deployment: bytes
     certificate: Signed
     trust: Signed
     feed_key: Signed
     endpoints: tuple[str, ...]
+    bus_jwt: str = ""  # made for each answer, never kept
+
+
+class EnrolmentWaiting(Result, frozen=True, kw_only=True, tag="enrolment-waiting.v1"):
+    """The node has its name and address; trust keys that lie elsewhere have yet to sign. It asks again."""
+
+    node_id: str
+
+
+class PendingCertificates(Result, frozen=True, kw_only=True, tag="pending-certificates.v1"):
+    deployment: bytes
+    trust: Signed
+    certificates: tuple[Signed, ...]
+
+
+class GrantTaken(Result, frozen=True, kw_only=True, tag="grant-taken.v1"):
+    node_id: str
+    signatures: int
+    needed: int
+
+
+class AccessRenewed(Result, frozen=True, kw_only=True, tag="access-renewed.v1"):
+    jwt: str
 
 
 class Problem(Result, frozen=True, kw_only=True, tag="problem.v1"):
@@ -153,7 +221,7 @@ class NodeView(Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     public_key: str  # base64, "" before the first announcement
     epoch: int
-    state: Literal["enrolled", "live", "offline"]
+    state: Literal["pending", "enrolled", "live", "offline", "quarantined", "revoked"]
     last_report_at: str  # RFC 3339, "" if never
     cursors: tuple[tuple[str, int], ...]
     behind: int  # items of its feeds that it has not reported as applied
@@ -224,13 +292,34 @@ class Events(Result, frozen=True, kw_only=True, tag="events.v1"):
     items: tuple[EventView, ...]
 
 
-AnyResult = Written | Enrolled | Problem | Nodes | Services | Tokens | Events
+AnyResult = (
+    Written
+    | Enrolled
+    | EnrolmentWaiting
+    | AccessRenewed
+    | PendingCertificates
+    | GrantTaken
+    | Problem
+    | Nodes
+    | Services
+    | Tokens
+    | Events
+)
 
 
 class AcceptKey(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="accept-key.v1"):
     """The keyring asks the registry's transaction to decide about an announcement that it found sound."""
 
     announcement: Signed
+
+
+class AcceptKeyAfter(
+    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="accept-key.v2"
+):
+    """The same with what the node made before it, newest first; the keyring has not looked at those."""
+
+    announcement: Signed
+    before: Annotated[tuple[Signed, ...], Meta(max_length=MOST_BEFORE)]
 
 
 class GetCertificate(
@@ -241,7 +330,7 @@ class GetCertificate(
     node_id: NodeIdField
 
 
-AnyKeyRequest = AcceptKey | GetCertificate
+AnyKeyRequest = AcceptKey | AcceptKeyAfter | GetCertificate
 
 
 class NodeCertificate(Struct, frozen=True, kw_only=True, array_like=True, tag="node-certificate.v1"):

@@ -59,14 +59,13 @@ class EnrolmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class BusAccess(Struct, frozen=True, kw_only=True):
-    """How the node reaches NATS."""
+    """How the node reaches NATS. The JWT names its identity key: without that key it opens nothing."""
 
     url: str
-    user: str
-    password: str
+    jwt: str
 
     def __repr__(self) -> str:
-        return f"BusAccess(url={self.url!r}, user={self.user!r}, password=hidden)"
+        return f"BusAccess(url={self.url!r}, jwt=hidden)"
 
 
 class EnrolmentAnswer(Struct, frozen=True, kw_only=True):
@@ -78,6 +77,13 @@ class EnrolmentAnswer(Struct, frozen=True, kw_only=True):
     feed_key: Signed  # FeedKeyCertificate
     endpoints: tuple[str, ...]
     bus: BusAccess
+
+
+class EnrolmentPending(Struct, frozen=True, kw_only=True):
+    """202: the trust keys that have to sign lie elsewhere. The node asks again, in the same words, for any time."""
+
+    node: str
+    detail: str
 
 
 def hash_of(secret: bytes) -> bytes:

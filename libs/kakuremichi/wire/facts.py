@@ -30,6 +30,17 @@ class NodeEnrolled(Fact, frozen=True, kw_only=True, tag="node.enrolled.v1"):
     networks: tuple[str, ...]
 
 
+class NodeCertified(Fact, frozen=True, kw_only=True, tag="node.certified.v1"):
+    """Trust keys that do not lie on the server signed its certificate; with `needed` of them it holds."""
+
+    node_id: NodeId
+    serial: int
+    hosts: tuple[str, ...]
+    ports: tuple[str, ...]
+    signatures: int
+    needed: int
+
+
 class KeyAnnounced(Fact, frozen=True, kw_only=True, tag="key.announced.v1"):
     node_id: NodeId
     public_key: str  # base64
@@ -43,6 +54,49 @@ class NodeRemoved(Fact, frozen=True, kw_only=True, tag="node.removed.v1"):
     pool: PoolName
     epoch: int
     services: tuple[ServiceId, ...]  # those that lost their last target
+
+
+class NodeRevoked(Fact, frozen=True, kw_only=True, tag="node.revoked.v1"):
+    """Its keys up to `epoch`, its identity and its access to the bus are worth nothing any more, for ever."""
+
+    node_id: NodeId
+    role: Role
+    pool: PoolName
+    epoch: int
+    identity_key: str  # base64
+    services: tuple[ServiceId, ...]  # those that lost their last target
+
+
+class RotationRequested(Fact, frozen=True, kw_only=True, tag="rotation.requested.v1"):
+    """A node was asked for a new key; the `key.announced` that follows says that it made one."""
+
+    node_id: NodeId
+    role: Role
+    pool: PoolName
+    request_id: str
+    public_key: str  # base64, the key that is to be replaced
+
+
+class NodeQuarantined(Fact, frozen=True, kw_only=True, tag="node.quarantined.v1"):
+    """Two holders of one identity: this announcement does not follow the one that stands."""
+
+    node_id: NodeId
+    role: Role
+    pool: PoolName
+    epoch: int  # of the announcement that stands
+    said_epoch: int
+    boot_id: str  # hex, of the boot that made the announcement that stands
+    said_boot_id: str  # hex
+    public_key: str  # base64, the one that stands
+    said_public_key: str  # base64
+
+
+class NodeReleased(Fact, frozen=True, kw_only=True, tag="node.released.v1"):
+    """Somebody saw to it that one holder is left: the next announcement begins a new chain."""
+
+    node_id: NodeId
+    role: Role
+    pool: PoolName
 
 
 class TargetSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +126,19 @@ class ServiceUnpublished(Fact, frozen=True, kw_only=True, tag="service.unpublish
     pool: PoolName
 
 
-AnyFact = TokenCreated | NodeEnrolled | KeyAnnounced | NodeRemoved | ServicePublished | ServiceUnpublished
+AnyFact = (
+    TokenCreated
+    | NodeEnrolled
+    | NodeCertified
+    | KeyAnnounced
+    | NodeRemoved
+    | NodeRevoked
+    | RotationRequested
+    | NodeQuarantined
+    | NodeReleased
+    | ServicePublished
+    | ServiceUnpublished
+)
 
 
 class LoggedFact(Struct, frozen=True, kw_only=True):

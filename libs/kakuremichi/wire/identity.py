@@ -61,3 +61,12 @@ class Announcement(Strict, frozen=True, kw_only=True, tag="announcement.v1"):
     boot_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     endpoints: Annotated[tuple[str, ...], Meta(max_length=8)]  # gateways: "IP:port"; agents: none
     previous: Hash  # SHA-256 of the body of the announcement before, zeros for the first
+
+
+class Renewal(Strict, frozen=True, kw_only=True, tag="renewal.v1"):
+    """A node's wish for new credentials of the bus, signed by its identity key."""
+
+    node_id: NodeIdField
+    serial: Annotated[int, Meta(ge=1)]  # of its certificate
+    at: int  # Unix seconds
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]  # no two requests are the same bytes

@@ -4,12 +4,13 @@ Sent by the control plane, so read tolerantly within a tag: a field may be added
 nothing, else it is a new tag.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kakuremichi.model.ids import LogId, NodeIdField, ServiceIdField
+from kakuremichi.model.keys import PublicKeyField
 from kakuremichi.wire.codec import WireError, decode_any
 from kakuremichi.wire.identity import Hash
 from kakuremichi.wire.signing import Signed
@@ -84,6 +85,14 @@ class Revocation(Record, frozen=True, kw_only=True, tag="revocation.v1"):
     epoch: int
 
 
+class Rotate(Record, frozen=True, kw_only=True, tag="rotate.v1"):
+    """To one node: it shall have another WireGuard key than this one. A key that was replaced never comes back."""
+
+    node_id: NodeIdField
+    request_id: str
+    public_key: PublicKeyField
+
+
 class Gone(Record, frozen=True, kw_only=True, tag="gone.v1"):
     """The tombstone of one key: `kind` is the tag without its version."""
 
@@ -91,10 +100,8 @@ class Gone(Record, frozen=True, kw_only=True, tag="gone.v1"):
     key: str
 
 
-AnyRecord = AgentPeer | GatewayPeer | Route | Target | Revocation | Gone
-TAGS = tuple(
-    sorted(str(kind.__struct_config__.tag) for kind in (AgentPeer, GatewayPeer, Route, Target, Revocation, Gone))
-)
+AnyRecord = AgentPeer | GatewayPeer | Route | Target | Revocation | Rotate | Gone
+TAGS = tuple(sorted(str(kind.__struct_config__.tag) for kind in get_args(AnyRecord)))
 
 
 class FeedItem(Struct, frozen=True, kw_only=True, array_like=True):

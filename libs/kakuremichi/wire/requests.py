@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 from kakuremichi.model.ids import LogId, NodeIdField
 from kakuremichi.wire.signing import Signed
 
+MOST_BEFORE = 8  # announcements that may have been made in vain, one after the other
+
 Text = Annotated[str, Meta(max_length=512)]
 
 
@@ -22,12 +24,23 @@ class Announce(Request, frozen=True, kw_only=True, tag="announce.v1"):
     announcement: Signed
 
 
+class AnnounceAfter(Request, frozen=True, kw_only=True, tag="announce.v2"):
+    """An announcement with those that the node made before it, newest first: they lead back to an accepted one."""
+
+    announcement: Signed
+    before: Annotated[tuple[Signed, ...], Meta(max_length=MOST_BEFORE)]
+
+
+AnyAnnounce = Announce | AnnounceAfter
+
+
 class KeyAccepted(Answer, frozen=True, kw_only=True, tag="key-accepted.v1"):
     epoch: int
 
 
 class KeyRefused(Answer, frozen=True, kw_only=True, tag="key-refused.v1"):
-    code: str  # malformed, zero-key, low-order, not-newer, held, bad-signature, unknown-node, unavailable
+    # malformed, zero-key, low-order, not-newer, held, quarantined, bad-signature, unknown-node, unavailable
+    code: str
     detail: str
     epoch: int = 0  # not-newer: the epoch to exceed
 
@@ -52,6 +65,19 @@ class SnapshotRefused(Answer, frozen=True, kw_only=True, tag="snapshot-refused.v
     code: str
     detail: str
     retry_after_ms: int = 0
+
+
+class Renew(Request, frozen=True, kw_only=True, tag="renew.v1"):
+    """New credentials of the bus, please. Who asks is told by the subject, which the server lets nobody else use."""
+
+
+class Renewed(Answer, frozen=True, kw_only=True, tag="renewed.v1"):
+    jwt: str
+
+
+class RenewalRefused(Answer, frozen=True, kw_only=True, tag="renewal-refused.v1"):
+    code: str  # malformed, unknown-node, unavailable
+    detail: str
 
 
 class Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -43,6 +43,11 @@ class Signed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     signatures: Annotated[tuple[Signature, ...], Meta(max_length=16)]
 
 
+def digest_of(signed: Signed) -> bytes:
+    """SHA-256 of the body: how a later statement names this one."""
+    return hashlib.sha256(signed.body).digest()
+
+
 def verify_key(key: SigningKey) -> VerifyKey:
     return VerifyKey(bytes(key.verify_key))
 
@@ -69,6 +74,19 @@ def verify(
             if len(good) >= threshold:
                 return signed.body
     raise SignatureRefusedError(f"{purpose}: {len(good)} valid signatures by the keys that count, {threshold} needed")
+
+
+def valid_signatures(
+    purpose: str, deployment: DeploymentId, signed: Signed, keys: AbstractSet[VerifyKey]
+) -> tuple[Signature, ...]:
+    """The signatures that count, one for each key, in the order of the keys' bytes."""
+    message = to_sign(purpose, deployment, signed.body)
+    good = {
+        signature.key: signature
+        for signature in signed.signatures
+        if signature.key in keys and _fits(signature, message)
+    }
+    return tuple(good[key] for key in sorted(good))
 
 
 def _fits(signature: Signature, message: bytes) -> bool:

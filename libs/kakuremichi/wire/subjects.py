@@ -10,6 +10,7 @@ AUDIT = "audit.*"
 REPORT = "report.*"
 ANNOUNCE = "req.keyring.announce.*"
 SNAPSHOT = "req.registry.snapshot.*"
+RENEW = "req.registry.renew.*"
 KEY = "cp.registry.key"
 COMMAND = "cp.registry.command"
 
@@ -41,6 +42,10 @@ def announce(node: NodeId) -> str:
 
 def snapshot(node: NodeId) -> str:
     return f"req.registry.snapshot.{node}"
+
+
+def renew(node: NodeId) -> str:
+    return f"req.registry.renew.{node}"
 
 
 def report(node: NodeId) -> str:

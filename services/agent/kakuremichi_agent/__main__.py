@@ -18,14 +18,18 @@ from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
 from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
+from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.enrol import enrol
+from kakuremichi.node.greeting import Greeter
 from kakuremichi.node.key import hold_key
 from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
 from kakuremichi.reconcile.holding import Holding
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
 from kakuremichi_agent.allow import Allow, default_allow, read_allow
+from kakuremichi_agent.direct import DirectLoop
 from kakuremichi_agent.model import AgentModel
 from kakuremichi_agent.sections import Agent, TargetSection
 
@@ -55,10 +59,19 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
         feeds = station.open_feeds((subjects.fleet_feed(node.pool), subjects.agent_feed(node.node_id)))
-        model = AgentModel(station.verifier, node.pool, subnet, _allow(allow_file, networks, subnet))
+        allow = _allow(allow_file, networks, subnet)
+        model = AgentModel(station.verifier, node.pool, subnet, allow, epochs=station.epochs.epochs)
         agent = _sections(model, feeds.holdings, PeerReconciler(device), link, station.alias)
+        agent.direct = station.direct
+        gateways = station.direct_peers("gateway", agent.listed, model.check)
+        greeter = Greeter(device, agent.peers, station.emit.redo)
+        rotator = Rotator(device, options.state, enrolment, options.rotate_every_s, greeter.greet_all)
+        direct = DirectLoop(
+            device, model, gateways, feeds.holdings[0].records, lambda: own_exchange(options.state),
+            rotator.serve, station.emit.warn, missed=rotator.doubt, greet=greeter.greet,
+        )  # fmt: skip
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
-        await station.run(agent, feeds, warnings)
+        await station.run(agent, feeds, warnings, rotator, silence=direct.run, greet=greeter.run)
 
 
 def _sections(

@@ -30,9 +30,9 @@ class Rule:
     last_port: int = 65535
     proto: str = ""  # "" is both
 
-    def permits(self, proto: str, address: IPAddress, port: int) -> bool:
+    def permits(self, proto: str, address: IPAddress, port: int, last_port: int) -> bool:
         fits = self.network.version == address.version and address in self.network
-        return fits and self.first_port <= port <= self.last_port and self.proto in {"", proto}
+        return fits and self.first_port <= port <= last_port <= self.last_port and self.proto in {"", proto}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,20 @@ class Allow:
     rules: tuple[Rule, ...]
     tunnel: IPNetwork
 
-    def check(self, target_id: str, proto: str, address: IPAddress, port: int) -> None:
-        """:class:`NotAllowedError` unless a rule permits the target and nothing forbids it for ever."""
+    def check(self, target_id: str, proto: str, address: IPAddress, port: int, last_port: int = 0) -> None:
+        """:class:`NotAllowedError` unless one rule permits all of the target and nothing forbids it for ever.
+
+        A range ends at `last_port`: the first port alone says nothing about the rest.
+        """
+        last_port = last_port or port
         if any(address in network for network in NEVER if network.version == address.version):
             raise NotAllowedError(f"target {target_id}: {address} is link-local, multicast or no host; never published")
         if address.version == self.tunnel.version and address in self.tunnel:
             raise NotAllowedError(f"target {target_id}: {address} is inside the tunnel, it would lead back to itself")
-        if not any(rule.permits(proto, address, port) for rule in self.rules):
+        if not any(rule.permits(proto, address, port, last_port) for rule in self.rules):
+            ports = str(port) if last_port == port else f"{port}-{last_port}"
             raise NotAllowedError(
-                f"target {target_id}: the agent's allow file does not permit {address} port {port}/{proto}"
+                f"target {target_id}: the agent's allow file does not permit {address} port {ports}/{proto}"
             )
 
 

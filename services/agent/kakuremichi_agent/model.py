@@ -14,10 +14,12 @@ from kakuremichi.model.addresses import (
 )
 from kakuremichi.model.ids import NodeId, PoolName
 from kakuremichi.model.keys import PublicKey
+from kakuremichi.reconcile.epochs import Epochs
 from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError, Verifier
 from kakuremichi.wire.codec import WireError
-from kakuremichi.wire.records import AnyRecord, GatewayPeer, Revocation, Target
+from kakuremichi.wire.identity import Announcement
+from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Target
 from kakuremichi_agent.allow import Allow, NotAllowedError
 
 
@@ -51,6 +53,7 @@ class Dirty:
     gateways: set[NodeId] = field(default_factory=set)
     targets: set[str] = field(default_factory=set)
     errors: dict[Key, str] = field(default_factory=dict)
+    cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # gateways that are gone or revoked, where they were
 
     @property
     def scope(self) -> frozenset[Key]:
@@ -67,20 +70,21 @@ class AgentModel:
     allow: Allow
     gateways: dict[NodeId, GatewayFacts] = field(default_factory=dict)
     targets: dict[str, TargetFacts] = field(default_factory=dict)
-    revoked: dict[NodeId, int] = field(default_factory=dict)
-    _epochs: dict[NodeId, tuple[int, PublicKey]] = field(default_factory=dict)
+    epochs: Epochs = field(default_factory=Epochs)  # outlives the process: the node keeps it on disk
 
     def take(self, changed: Iterable[tuple[Key, AnyRecord | None]]) -> Dirty:
         """Bring these records (None: gone) into the model; say what the data plane has to look at."""
         dirty = Dirty()
+        changed = list(changed)
+        for _, record in changed:
+            if isinstance(record, Revocation):
+                self._take_revocation(record, dirty)
         for key, record in changed:
             kind, name = key
             if kind == "gateway-peer":
                 self._take_gateway(key, NodeId(name), record, dirty)
             elif kind == "target":
                 self._take_target(key, name, record, dirty)
-            elif isinstance(record, Revocation):
-                self._take_revocation(record, dirty)
         return dirty
 
     def everything(self) -> Dirty:
@@ -90,33 +94,44 @@ class AgentModel:
     def _take_gateway(self, key: Key, node: NodeId, record: AnyRecord | None, dirty: Dirty) -> None:
         dirty.gateways.add(node)
         if not isinstance(record, GatewayPeer):
-            self.gateways.pop(node, None)
+            self._cut_gateway(node, dirty)
             return
         try:
-            self.gateways[node] = self._open_gateway(node, record)
+            facts, said = self._open_gateway(node, record)
+            self.epochs.accept(said)
+            self.gateways[node] = facts
         except (NotTrustedError, WireError, AddressRefusedError, RecordRefusedError) as error:
             dirty.errors[key] = str(error)
 
-    def _open_gateway(self, node: NodeId, record: GatewayPeer) -> GatewayFacts:
-        held = self.gateways.get(node)
-        cert, said = self.verifier.peer(record.certificate, record.announcement, "gateway", new=held is None)
+    def _cut_gateway(self, node: NodeId, dirty: Dirty) -> None:
+        held = self.gateways.pop(node, None)
+        if held is not None:
+            dirty.cut[node] = held.address
+            dirty.gateways.add(node)
+
+    def check(self, record: AgentPeer | GatewayPeer) -> None:
+        """Whether the record would be taken: one of the errors that `take` reports is raised if it would not."""
+        if not isinstance(record, GatewayPeer):
+            raise RecordRefusedError(f"{record.node_id}: an agent has gateways for peers")
+        self._open_gateway(record.node_id, record)
+
+    def _open_gateway(self, node: NodeId, record: GatewayPeer) -> tuple[GatewayFacts, Announcement]:
+        cert, said = self.verifier.peer(record.certificate, record.announcement, "gateway", new=False)
+        if node not in self.gateways and not self.epochs.is_current(said):
+            self.verifier.check_validity(cert)  # gates what is new; what was taken once comes back after any time
         if cert.node_id != node or record.node_id != node:
             raise RecordRefusedError(f"gateway-peer {node}: its certificate is for {cert.node_id}")
         if cert.pool != self.pool:
             raise RecordRefusedError(f"gateway-peer {node}: of pool {cert.pool}, this agent is in {self.pool}")
-        epoch, key = self._epochs.get(node, (0, said.public_key))
-        if said.epoch < epoch or (said.epoch == epoch and said.public_key != key):
-            raise RecordRefusedError(f"gateway-peer {node}: epoch {said.epoch} does not follow {epoch}")
-        if said.epoch <= self.revoked.get(node, 0):
-            raise RecordRefusedError(f"gateway-peer {node}: epoch {said.epoch} is revoked")
+        if reason := self.epochs.refusal(said):
+            raise RecordRefusedError(f"gateway-peer {node}: {reason}")
         if not said.endpoints:
             raise RecordRefusedError(f"gateway-peer {node}: it announces no endpoint")
         address = gateway_address(self.subnet, cert.slot)
         for other in self.gateways.values():
             if other.node_id != node and (other.address == address or other.public_key == said.public_key):
                 raise RecordRefusedError(f"gateway-peer {node}: its slot or key is that of {other.node_id}")
-        self._epochs[node] = (said.epoch, said.public_key)
-        return GatewayFacts(node, address, said.public_key, parse_endpoint(said.endpoints[0]), said.epoch)
+        return GatewayFacts(node, address, said.public_key, parse_endpoint(said.endpoints[0]), said.epoch), said
 
     def _take_target(self, key: Key, name: str, record: AnyRecord | None, dirty: Dirty) -> None:
         dirty.targets.add(name)
@@ -132,16 +147,18 @@ class AgentModel:
         if record.name or not record.address:
             raise RecordRefusedError(f"target {record.target_id}: names are not resolved by this agent's version")
         address = parse_address(record.address)
-        self.allow.check(record.target_id, record.proto, address, record.port)
         if record.agent_last_port < record.agent_port:
             raise RecordRefusedError(f"target {record.target_id}: its port range ends before it begins")
+        if record.agent_last_port > record.agent_port != record.port:
+            raise RecordRefusedError(f"target {record.target_id}: a port range keeps its numbers")
+        last_port = record.port + record.agent_last_port - record.agent_port
+        self.allow.check(record.target_id, record.proto, address, record.port, last_port)
         return TargetFacts(
             record.target_id, record.proto, record.agent_port, record.agent_last_port, address, record.port
         )
 
     def _take_revocation(self, record: Revocation, dirty: Dirty) -> None:
-        self.revoked[record.node_id] = max(record.epoch, self.revoked.get(record.node_id, 0))
+        self.epochs.revoke(record)
         held = self.gateways.get(record.node_id)
         if held is not None and held.epoch <= record.epoch:
-            del self.gateways[record.node_id]
-            dirty.gateways.add(record.node_id)
+            self._cut_gateway(record.node_id, dirty)

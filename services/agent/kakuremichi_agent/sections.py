@@ -16,6 +16,8 @@ from kakuremichi.dataplane.nftables.elements import TABLE_WIDE, Elements, ItemRe
 from kakuremichi.dataplane.nftables.errors import TableError
 from kakuremichi.dataplane.nftables.marks import Proto, target_number
 from kakuremichi.dataplane.nftables.reconcile import Reconciler, Report
+from kakuremichi.model.ids import NodeId
+from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.worker import Perform, Plan
 from kakuremichi.reconcile.holding import Holding, Key
@@ -35,6 +37,7 @@ class TargetSection:
     interface: str
     address: IPv4Address
     flush: Callable[[Iterable[int]], Awaitable[None]] = conntrack.flush_all  # ends flows by their mark
+    flush_from: Callable[[Iterable[IPv4Address]], Awaitable[None]] = conntrack.flush_from  # and by who opened them
     _numbers: dict[str, int] = field(default_factory=dict)
 
     async def change(self, targets: Iterable[str], *, gateways: bool) -> Errors:
@@ -98,31 +101,37 @@ class TargetSection:
 
 @dataclass
 class Agent:
-    """A gateway's peer is there before its packets are let in; packets are refused before the peer goes."""
+    """A gateway's peer is there before its packets are let in. Who is revoked or removed goes first, flows and all."""
 
     model: AgentModel
     holdings: tuple[Holding, ...]
     peers: PeerSection
     routes: RouteSection
     targets: TargetSection
+    direct: DirectRecords = field(default_factory=DirectRecords)
+    _to_cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # until its flows are forgotten
 
     def plan(self, keys: frozenset[Key]) -> Plan:
-        dirty = self.model.take((key, self._desired(key)) for key in sorted(keys))
+        dirty = self.model.take((key, self.direct.prefer(key, self.listed(key))) for key in sorted(keys))
+        self._to_cut |= dirty.cut
         return Plan(dirty.scope | keys, dirty.errors, self._steps(dirty))
 
     def plan_all(self) -> Plan:
         wanted = {key: record for holding in self.holdings for key, record in holding.records()}
         keys = wanted.keys() | {("gateway-peer", str(node)) for node in self.model.gateways}
         keys |= {("target", name) for name in self.model.targets}
-        dirty = self.model.take((key, wanted.get(key)) for key in sorted(keys))
+        dirty = self.model.take((key, self.direct.prefer(key, wanted.get(key))) for key in sorted(keys))
+        self._to_cut |= dirty.cut
         steps: tuple[tuple[str, Perform], ...] = (
             ("wireguard", lambda: self.peers.whole(list(self.model.gateways))),
             ("links", lambda: self.routes.whole(())),
             ("nftables", self.targets.whole),
+            *((("flows", self._cut),) if self._to_cut else ()),
         )
         return Plan(dirty.scope, dirty.errors, steps)
 
-    def _desired(self, key: Key) -> AnyRecord | None:
+    def listed(self, key: Key) -> AnyRecord | None:
+        """What the feeds say of it."""
         for holding in self.holdings:
             record = holding.desired(key)
             if record is not None:
@@ -132,6 +141,10 @@ class Agent:
     def _steps(self, dirty: Dirty) -> list[tuple[str, Perform]]:
         gateways, targets = sorted(dirty.gateways), sorted(dirty.targets)
         steps: list[tuple[str, Perform]] = []
+        if dirty.cut:
+            steps.append(("wireguard cut", lambda: self.peers.take(sorted(dirty.cut))))
+        if self._to_cut:
+            steps.append(("flows", self._cut))
         if gateways:
             steps.append(("wireguard", lambda: self.peers.bring(gateways)))
         if gateways or targets:
@@ -139,6 +152,16 @@ class Agent:
         if any(node not in self.model.gateways for node in gateways):
             steps.append(("wireguard remove", lambda: self.peers.take(gateways)))
         return steps
+
+    async def _cut(self) -> Errors:
+        """Forget the flows of gateways that are gone."""
+        todo = dict(self._to_cut)
+        try:
+            await self.targets.flush_from(todo.values())
+        except TableError as error:
+            return {("gateway-peer", str(node)): str(error) for node in todo}
+        self._to_cut = {node: at for node, at in self._to_cut.items() if node not in todo}
+        return {}
 
 
 def _place(facts: TargetFacts) -> tuple[Proto, Ports]:

@@ -1,5 +1,6 @@
 """`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
 
+import functools
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -23,17 +24,23 @@ from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
 from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPNetwork, parse_endpoint
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
+from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.enrol import enrol
+from kakuremichi.node.heard import LastHeard
 from kakuremichi.node.key import hold_key
 from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
 from kakuremichi_gateway.model import GatewayModel
 from kakuremichi_gateway.publishing import HttpSection, L4Section
 from kakuremichi_gateway.sections import Gateway
+from kakuremichi_gateway.well_known import WellKnown
 
 log = structlog.get_logger()
+
+KEEPALIVE_S = 25
 
 
 @node_command("gateway")
@@ -57,7 +64,7 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
     async with AsyncExitStack() as stack:
         device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
-        await hold_key(
+        adopted = await hold_key(
             device, station.alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints
         )
         link = await stack.enter_async_context(KernelLink(options.interface))
@@ -66,25 +73,43 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
-        proxy, model = _proxy(haproxy, certificates), GatewayModel(station.verifier, node.pool)
+        heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
+        layout = Layout(haproxy)
+        proxy = _proxy(layout, certificates)
+        model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
         gateway = Gateway(
             model,
             feeds.holdings[0],
-            *_tunnel(model, device, link, station.alias),
+            *_tunnel(model, device, link, station.alias, heard),
             _l4(model, options.interface, node.slot),
             HttpSection(model, proxy),
+            direct=station.direct,
         )
+        agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
+        well_known = WellKnown(layout.own_socket, agents.take, lambda: own_exchange(options.state))
         log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
-        await station.run(gateway, feeds, warnings, haproxy=proxy.run)
+        await station.run(
+            gateway,
+            feeds,
+            warnings,
+            Rotator(device, options.state, enrolment, options.rotate_every_s),
+            haproxy=proxy.run,
+            well_known=well_known.run,
+            endpoints=functools.partial(heard.watch, device),
+        )
 
 
-def _tunnel(model: GatewayModel, device: Device, link: KernelLink, alias: str) -> tuple[PeerSection, RouteSection]:
+def _tunnel(
+    model: GatewayModel, device: Device, link: KernelLink, alias: str, heard: LastHeard
+) -> tuple[PeerSection, RouteSection]:
     def peer_of(agent: NodeId) -> Peer | None:
         facts = model.agents.get(agent)
         if facts is None:
             return None
         allowed: frozenset[IPNetwork] = frozenset({IPv4Network(facts.address)})
-        return Peer(facts.public_key, allowed)
+        # An engine that starts with nothing would wait for the agent's next packet: it calls where it was last.
+        endpoint = heard.endpoint(facts.public_key)
+        return Peer(facts.public_key, allowed, endpoint, KEEPALIVE_S if endpoint else 0)
 
     def route_of(agent: NodeId) -> IPNetwork | None:
         facts = model.agents.get(agent)
@@ -99,9 +124,9 @@ def _l4(model: GatewayModel, interface: str, slot: int) -> L4Section:
     return L4Section(model, table, TableReconciler(table), interface, slot)
 
 
-def _proxy(directory: Path, certificates: Path | None) -> ProxyReconciler:
-    frontend = Frontend(tls=("443",) if certificates else (), crt_list=certificates, strict_sni=False)
-    layout = Layout(directory)
+def _proxy(layout: Layout, certificates: Path | None) -> ProxyReconciler:
+    tls = ("443",) if certificates else ()
+    frontend = Frontend(tls=tls, crt_list=certificates, strict_sni=False, own_service=layout.own_socket)
     return ProxyReconciler(Haproxy(layout), frontend, layout)
 
 

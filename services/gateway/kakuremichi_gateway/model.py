@@ -13,11 +13,12 @@ from ipaddress import IPv4Address, IPv4Network
 from kakuremichi.model.addresses import AddressRefusedError, IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PublicKey
+from kakuremichi.reconcile.epochs import Epochs
 from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError, Verifier
 from kakuremichi.wire.codec import WireError
-from kakuremichi.wire.identity import Certificate
-from kakuremichi.wire.records import AgentPeer, AnyRecord, Revocation, Route
+from kakuremichi.wire.identity import Announcement, Certificate
+from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Route
 
 
 class RecordRefusedError(ValueError):
@@ -58,6 +59,7 @@ class Dirty:
     agents: set[NodeId] = field(default_factory=set)
     services: set[ServiceId] = field(default_factory=set)
     errors: dict[Key, str] = field(default_factory=dict)
+    cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # agents that are gone or revoked, where they were
 
     @property
     def scope(self) -> frozenset[Key]:
@@ -72,8 +74,7 @@ class GatewayModel:
     pool: PoolName
     agents: dict[NodeId, AgentFacts] = field(default_factory=dict)
     routes: dict[ServiceId, RouteFacts] = field(default_factory=dict)
-    revoked: dict[NodeId, int] = field(default_factory=dict)  # node → epoch up to which its keys are worth nothing
-    _epochs: dict[NodeId, tuple[int, PublicKey]] = field(default_factory=dict)
+    epochs: Epochs = field(default_factory=Epochs)  # outlives the process: the node keeps it on disk
     _by_key: dict[PublicKey, NodeId] = field(default_factory=dict)
     _by_subnet: dict[IPv4Network, NodeId] = field(default_factory=dict)
     _records: dict[ServiceId, Route] = field(default_factory=dict)
@@ -83,14 +84,16 @@ class GatewayModel:
         """Bring these records (None: gone) into the model; say what the data plane has to look at."""
         dirty = Dirty()
         routes: list[tuple[Key, Route | None]] = []
+        changed = list(changed)
+        for _, record in changed:
+            if isinstance(record, Revocation):
+                self._take_revocation(record, dirty)
         for key, record in changed:
             kind, name = key
             if kind == "route":
                 routes.append((key, record if isinstance(record, Route) else None))
             elif kind == "agent-peer":
                 self._take_agent(key, NodeId(name), record, dirty)
-            elif isinstance(record, Revocation):
-                self._take_revocation(record, dirty)
         for key, route in routes:
             self._index(ServiceId(key[1]), route)
             dirty.services.add(ServiceId(key[1]))
@@ -110,10 +113,11 @@ class GatewayModel:
     def _take_agent(self, key: Key, node: NodeId, record: AnyRecord | None, dirty: Dirty) -> None:
         dirty.agents.add(node)
         if not isinstance(record, AgentPeer):
-            self._drop_agent(node)
+            self._cut_agent(node, dirty)
             return
         try:
-            facts = self._open_agent(node, record)
+            facts, said = self._open_agent(node, record)
+            self.epochs.accept(said)
             self._drop_agent(node)
             self.agents[node] = facts
             self._by_key[facts.public_key] = self._by_subnet[facts.subnet] = node
@@ -125,22 +129,32 @@ class GatewayModel:
         if held is not None:
             del self._by_key[held.public_key], self._by_subnet[held.subnet]
 
-    def _open_agent(self, node: NodeId, record: AgentPeer) -> AgentFacts:
+    def _cut_agent(self, node: NodeId, dirty: Dirty) -> None:
         held = self.agents.get(node)
-        cert, said = self.verifier.peer(record.certificate, record.announcement, "agent", new=held is None)
+        if held is not None:
+            dirty.cut[node] = held.address
+            dirty.agents.add(node)
+            self._drop_agent(node)
+
+    def check(self, record: AgentPeer | GatewayPeer) -> None:
+        """Whether the record would be taken: one of the errors that `take` reports is raised if it would not."""
+        if not isinstance(record, AgentPeer):
+            raise RecordRefusedError(f"{record.node_id}: a gateway has agents for peers")
+        self._open_agent(record.node_id, record)
+
+    def _open_agent(self, node: NodeId, record: AgentPeer) -> tuple[AgentFacts, Announcement]:
+        cert, said = self.verifier.peer(record.certificate, record.announcement, "agent", new=False)
+        if node not in self.agents and not self.epochs.is_current(said):
+            self.verifier.check_validity(cert)  # gates what is new; what was taken once comes back after any time
         if cert.node_id != node or record.node_id != node:
             raise RecordRefusedError(f"agent-peer {node}: its certificate is for {cert.node_id}")
         if cert.pool != self.pool:
             raise RecordRefusedError(f"agent-peer {node}: of pool {cert.pool}, this gateway serves {self.pool}")
-        epoch, key = self._epochs.get(node, (0, said.public_key))
-        if said.epoch < epoch or (said.epoch == epoch and said.public_key != key):
-            raise RecordRefusedError(f"agent-peer {node}: epoch {said.epoch} does not follow {epoch}")
-        if said.epoch <= self.revoked.get(node, 0):
-            raise RecordRefusedError(f"agent-peer {node}: epoch {said.epoch} is revoked")
+        if reason := self.epochs.refusal(said):
+            raise RecordRefusedError(f"agent-peer {node}: {reason}")
         subnet = _agent_subnet(cert)
         self._check_unique(node, said.public_key, subnet)
-        self._epochs[node] = (said.epoch, said.public_key)
-        return AgentFacts(
+        facts = AgentFacts(
             node_id=node,
             subnet=subnet,
             address=agent_address(subnet),
@@ -150,6 +164,7 @@ class GatewayModel:
             hosts=cert.hosts,
             ports=cert.ports,
         )
+        return facts, said
 
     def _check_unique(self, node: NodeId, public_key: PublicKey, subnet: IPv4Network) -> None:
         """WireGuard would silently move an allowed IP, or merge two peers: whoever holds it keeps it."""
@@ -161,11 +176,10 @@ class GatewayModel:
             raise RecordRefusedError(f"agent-peer {node}: {subnet} is that of {holder}")
 
     def _take_revocation(self, record: Revocation, dirty: Dirty) -> None:
-        self.revoked[record.node_id] = max(record.epoch, self.revoked.get(record.node_id, 0))
+        self.epochs.revoke(record)
         held = self.agents.get(record.node_id)
         if held is not None and held.epoch <= record.epoch:
-            self._drop_agent(record.node_id)
-            dirty.agents.add(record.node_id)
+            self._cut_agent(record.node_id, dirty)
 
     def _index(self, service: ServiceId, route: Route | None) -> None:
         old = self._records.pop(service, None)
@@ -234,7 +248,12 @@ def _covers(agent: AgentFacts, route: Route) -> bool:
 
 
 def _spans(ports: str, first: int, last: int) -> bool:
+    """Whether the certificate's entry holds all of first to last; an entry that is no port range holds nothing."""
+    if not 0 < first <= last < 65536:
+        return False
     if ports == "*":
         return True
-    low, _, high = ports.partition("-")
-    return low.isdigit() and int(low) <= first and last <= int(high or low)
+    low, dash, high = ports.partition("-")
+    if not all(text.isascii() and text.isdigit() and len(text) <= 5 for text in (low, high if dash else low)):
+        return False
+    return int(low) <= first and last <= int(high if dash else low)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from kakuremichi.dataplane.haproxy.desired import HttpService, Server, ServiceRefusedError
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
@@ -149,6 +150,10 @@ class HttpSection:
             if report.errors:
                 errors[route_key(service)] = "; ".join(report.errors)
         return errors
+
+    async def cut(self, addresses: Iterable[IPv4Address]) -> tuple[str, ...]:
+        """End all connections to these agents, of whatever service; sentences if that was not possible."""
+        return (await self.reconciler.cut(addresses)).errors
 
     async def whole(self) -> Errors:
         services, errors = [], {}

@@ -1,21 +1,21 @@
 """`kakuremichi-keyring`: looks at announcements of WireGuard public keys. Wiring only."""
 
-import ssl
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import structlog
 
 from kakuremichi import __version__
-from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.serve import serve as answer_requests
 from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
+from kakuremichi.runtime.tls import context_for
 from kakuremichi.wire import subjects
-from kakuremichi.wire.requests import Announce
+from kakuremichi.wire.requests import AnyAnnounce
 from kakuremichi_keyring.config import KeyringConfig
 from kakuremichi_keyring.handlers import Keyring
 from kakuremichi_keyring.pin import TrustPin
@@ -31,24 +31,19 @@ async def serve() -> None:
     setup_logs("keyring", level=config.log_level)
     async with AsyncExitStack() as stack:
         stack.callback(setup_telemetry("keyring", version=__version__))
-        bus = await stack.enter_async_context(NatsBus(_options(config), _credentials(config)))
+        bus = await stack.enter_async_context(NatsBus(_options(config), credentials_of(config.nats_credentials)))
         keyring = Keyring(bus, TrustPin(bytes.fromhex(config.trust_sha256)))
         for _ in range(AT_ONCE):
-            await answer_requests(bus, subjects.ANNOUNCE, Announce, keyring.answer, queue=QUEUE, refuse=Keyring.refuse)
+            await answer_requests(
+                bus, subjects.ANNOUNCE, AnyAnnounce, keyring.answer, queue=QUEUE, refuse=Keyring.refuse
+            )
         log.info("keyring starts")
         await run_until_stopped(bus=bus.hold)
 
 
 def _options(config: KeyringConfig) -> NatsOptions:
-    tls = ssl.create_default_context(cafile=config.nats_ca) if config.nats_ca else None
+    tls = context_for(config.nats_url, config.nats_ca)
     return NatsOptions(servers=config.nats_url, name="keyring", inbox_prefix="_INBOX.keyring", tls=tls)
-
-
-def _credentials(config: KeyringConfig) -> Callable[[], Awaitable[Credentials]]:
-    async def credentials() -> Credentials:
-        return Credentials("keyring", config.nats_password.reveal())
-
-    return credentials
 
 
 def main() -> None:

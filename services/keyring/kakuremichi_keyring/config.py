@@ -5,12 +5,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from kakuremichi.runtime.config import Secret
-
 
 class KeyringConfig(Struct, frozen=True, kw_only=True):
     nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
-    nats_password: Annotated[Secret, Meta(description="of the bus user keyring")]
+    nats_credentials: Annotated[Path, Meta(description="the file of the bus user keyring, keyring.creds")]
     nats_ca: Path | None = None
     trust_sha256: Annotated[
         str, Meta(pattern=r"\A([0-9a-f]{64})?\Z", description="SHA-256 of the trust set's body, 64 hex digits")

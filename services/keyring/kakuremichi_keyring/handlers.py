@@ -11,9 +11,9 @@ from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.ids import NodeId
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import WireError, decode_any, encode
-from kakuremichi.wire.commands import AcceptKey, GetCertificate, NodeCertificate
+from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificate, NodeCertificate
 from kakuremichi.wire.identity import Announcement
-from kakuremichi.wire.requests import Announce, KeyAccepted, KeyRefused
+from kakuremichi.wire.requests import AnnounceAfter, AnyAnnounce, KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import DeploymentId
 from kakuremichi.wire.subjects import node_of
 from kakuremichi_keyring.announcement import (
@@ -39,12 +39,12 @@ class Keyring:
         self._bus, self._pin, self._now = bus, pin, now
         self._known: OrderedDict[NodeId, Known] = OrderedDict()
 
-    async def answer(self, subject: str, request: Announce) -> KeyAccepted | KeyRefused:
+    async def answer(self, subject: str, request: AnyAnnounce) -> KeyAccepted | KeyRefused:
         node = node_of(subject)
         try:
             said = read(request.announcement, node)
             await self._check(request, said, node)
-            answer = await self._ask(AcceptKey(announcement=request.announcement), KeyAccepted | KeyRefused)
+            answer = await self._ask(_to_registry(request), KeyAccepted | KeyRefused)
         except AnnouncementRefusedError as error:
             log.info("announcement refused", node=node, code=error.code, reason=str(error))
             return KeyRefused(code=error.code, detail=str(error))
@@ -59,7 +59,7 @@ class Keyring:
     def refuse(error: WireError) -> KeyRefused:
         return KeyRefused(code="malformed", detail=str(error))
 
-    async def _check(self, request: Announce, said: Announcement, node: NodeId) -> None:
+    async def _check(self, request: AnyAnnounce, said: Announcement, node: NodeId) -> None:
         known = self._known.get(node)
         if known is not None:
             try:
@@ -84,6 +84,12 @@ class Keyring:
             self._known.popitem(last=False)
         return known
 
-    async def _ask(self, request: AcceptKey | GetCertificate, answer: Any) -> Any:
+    async def _ask(self, request: AnyKeyRequest, answer: Any) -> Any:
         reply = await self._bus.request(subjects.KEY, encode(request), timeout_s=TIMEOUT_S)
         return decode_any(reply.data, answer, name="registry's answer")
+
+
+def _to_registry(request: AnyAnnounce) -> AcceptKey | AcceptKeyAfter:
+    if isinstance(request, AnnounceAfter):
+        return AcceptKeyAfter(announcement=request.announcement, before=request.before)
+    return AcceptKey(announcement=request.announcement)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import ssl
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -9,13 +10,15 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
-from kakuremichi.bus.connection import Credentials, NatsOptions
+from kakuremichi.bus.connection import NatsOptions
+from kakuremichi.bus.credentials import credentials_of
 from kakuremichi.bus.nats import NatsBus
 from kakuremichi.bus.topology import PORTAL, inbox_prefix
 from kakuremichi.runtime.config import ConfigError, read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
+from kakuremichi.runtime.tls import context_for
 from kakuremichi_portal.access import TokenFileError, Tokens
 from kakuremichi_portal.config import PortalConfig
 from kakuremichi_portal.portal import Parts, Portal, build
@@ -32,22 +35,22 @@ async def run() -> None:
     async with AsyncExitStack() as stack:
         stack.callback(setup_telemetry("portal", version=version("kakuremichi")))
         bus = await stack.enter_async_context(_bus(config))
-        portal = build(Parts(bus=bus, tokens=_tokens(config), anchor=config.anchor, bus_access=config.bus_access))
+        parts = Parts(
+            bus=bus, tokens=_tokens(config), anchor=config.anchor, node_nats_url=config.node_nats_url, ca=config.ca
+        )
+        portal = build(parts)
         subscription = await portal.reports.listen()
         stack.push_async_callback(subscription.unsubscribe)
-        await _serve(portal, host, port, stack)
+        await _serve(portal, (host, port), config.tls, stack)
         await run_until_stopped(bus=bus.hold, http=_until_stopped)
 
 
 def _bus(config: PortalConfig) -> NatsBus:
     options = NatsOptions(
-        servers=config.nats_url, name=f"portal/{secrets.token_hex(4)}", inbox_prefix=inbox_prefix(PORTAL)
-    )
-
-    async def credentials() -> Credentials:
-        return Credentials(config.nats_user, config.nats_password.reveal())
-
-    return NatsBus(options, credentials)
+        servers=config.nats_url, name=f"portal/{secrets.token_hex(4)}", inbox_prefix=inbox_prefix(PORTAL),
+        tls=context_for(config.nats_url, config.nats_ca),
+    )  # fmt: skip
+    return NatsBus(options, credentials_of(config.nats_credentials))
 
 
 def _tokens(config: PortalConfig) -> Tokens:
@@ -57,13 +60,14 @@ def _tokens(config: PortalConfig) -> Tokens:
         raise ConfigError((f"KAKUREMICHI_API_TOKENS: {error}",)) from error
 
 
-async def _serve(portal: Portal, host: str, port: int, stack: AsyncExitStack) -> None:
+async def _serve(portal: Portal, address: tuple[str, int], tls: ssl.SSLContext | None, stack: AsyncExitStack) -> None:
+    host, port = address
     # The access log is ours: one line per request, by route template, with the trace id.
     runner = web.AppRunner(portal.app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port).start()
-    log.info("portal listens", address=host, port=port)
+    await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    log.info("portal listens", address=host, port=port, tls=tls is not None)
 
 
 async def _until_stopped(stop: asyncio.Event) -> None:

@@ -1,9 +1,12 @@
 """Who may call: bearer tokens. Only their SHA-256 hashes are kept, in one file that is read again when it changes."""
 
+import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,19 +19,31 @@ from kakuremichi_portal.problems import ProblemError
 TOKEN_PREFIX = "kkapi."
 CHALLENGE = 'Bearer realm="kakuremichi"'
 
-AccessRole = Literal["admin", "viewer"]
+AccessRole = Literal["read", "publish", "admin"]
+SCOPES: tuple[AccessRole, ...] = ("read", "publish", "admin")  # each may what those before it may
+PREFIX_CHARS = len(TOKEN_PREFIX) + 6
 
 
 class TokenFileError(ValueError):
     """The token file cannot be used; the message is a sentence."""
 
 
+class LastAdminError(ValueError):
+    """Nobody could make tokens any more; a sentence."""
+
+
 class Principal(Struct, frozen=True, kw_only=True):
-    """An authenticated caller. `viewer` may read, `admin` may write too."""
+    """An authenticated caller: `read` looks, `publish` changes services too, `admin` everything. Unix seconds."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     role: AccessRole
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    prefix: Annotated[str, Meta(max_length=32)] = ""  # of the token: tells which it is, and opens nothing
+    created_at: int = 0
+    expires_at: int = 0  # 0: never
+
+    def expired(self, now: float) -> bool:
+        return 0 < self.expires_at <= now
 
 
 class TokenFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,12 +54,47 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def add_token(path: Path, name: str, role: AccessRole) -> str:
+def add_token(path: Path, name: str, role: AccessRole, *, expires_at: int = 0) -> str:
     """Make a token, keep its hash in the file at `path` (mode 0600, made if missing), and return it: once only."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    known = _read(path).tokens if path.exists() else ()
-    kept = tuple(principal for principal in known if principal.name != name)
-    file = TokenFile(tokens=(*kept, Principal(name=name, role=role, sha256=hash_token(token))))
+    made = Principal(
+        name=name, role=role, sha256=hash_token(token), prefix=token[:PREFIX_CHARS], created_at=int(time.time()),
+        expires_at=expires_at,
+    )  # fmt: skip
+    with _locked(path):
+        known = _read(path).tokens if path.exists() else ()
+        _write(path, (*(principal for principal in known if principal.name != name), made))
+    return token
+
+
+def remove_token(path: Path, name: str) -> Principal | None:
+    """Forget the token of this name; :class:`LastAdminError` rather than that nobody is left to make others."""
+    with _locked(path):
+        known = _read(path).tokens
+        gone = next((principal for principal in known if principal.name == name), None)
+        if gone is None:
+            return None
+        kept = tuple(principal for principal in known if principal is not gone)
+        now = time.time()
+        if gone.role == "admin" and not any(each.role == "admin" and not each.expired(now) for each in kept):
+            raise LastAdminError(f"api token {name}: is the last administrator's; make another one first")
+        _write(path, kept)
+    return gone
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time, across processes."""
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(path: Path, principals: tuple[Principal, ...]) -> None:
+    file = TokenFile(tokens=principals)
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
@@ -52,7 +102,6 @@ def add_token(path: Path, name: str, role: AccessRole) -> str:
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(path)
-    return token
 
 
 def _read(path: Path) -> TokenFile:
@@ -68,7 +117,7 @@ class Tokens:
     """The token file in memory. A file that becomes unreadable or wrong leaves what was read last in force."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._stamp = _stamp(path)
         self._by_hash = _by_hash(_read(path))
 
@@ -78,15 +127,24 @@ class Tokens:
     def holder_of(self, sha256: str) -> Principal | None:
         """The principal whose token has this hash. Looking it up leaks no more than the hash of a random secret."""
         self._read_again_if_changed()
-        return self._by_hash.get(sha256)
+        holder = self._by_hash.get(sha256)
+        return None if holder is None or holder.expired(time.time()) else holder
+
+    def all(self) -> tuple[Principal, ...]:
+        """Also the expired ones, by name."""
+        self._read_again_if_changed()
+        return tuple(sorted(self._by_hash.values(), key=lambda principal: principal.name))
+
+    def named(self, name: str) -> Principal | None:
+        return next((principal for principal in self.all() if principal.name == name), None)
 
     def _read_again_if_changed(self) -> None:
-        stamp = _stamp(self._path)
+        stamp = _stamp(self.path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
-            self._by_hash = _by_hash(_read(self._path))
+            self._by_hash = _by_hash(_read(self.path))
         except TokenFileError:
             return
 
@@ -120,6 +178,8 @@ def bearer(request: web.Request, tokens: Tokens) -> Principal:
     return principal
 
 
-def refuse_unless_writer(principal: Principal) -> None:
-    if principal.role != "admin":
-        raise ProblemError(403, "denied", f"{principal.name} may read and not write: the role admin is needed")
+def refuse_below(scope: AccessRole, principal: Principal) -> None:
+    if SCOPES.index(principal.role) < SCOPES.index(scope):
+        raise ProblemError(
+            403, "denied", f"{principal.name} has a token of scope {principal.role}: {scope} is needed here"
+        )

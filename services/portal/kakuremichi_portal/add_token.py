@@ -1,8 +1,10 @@
-"""`python -m kakuremichi_portal.add_token FILE NAME admin|viewer`: make an API token and print it, once."""
+"""`python -m kakuremichi_portal.add_token FILE NAME read|publish|admin`: make an API token and print it, once."""
 
 import sys
 from pathlib import Path
 from typing import get_args
+
+import msgspec
 
 from kakuremichi_portal.access import AccessRole, TokenFileError, add_token
 
@@ -12,7 +14,7 @@ def main() -> None:
     if role not in get_args(AccessRole):
         sys.exit(f"role {role}: one of {', '.join(get_args(AccessRole))} is needed")
     try:
-        sys.stdout.write(f"{add_token(Path(path), name, 'admin' if role == 'admin' else 'viewer')}\n")
+        sys.stdout.write(f"{add_token(Path(path), name, msgspec.convert(role, AccessRole))}\n")
     except TokenFileError as error:
         sys.exit(str(error))
 

@@ -1,25 +1,28 @@
 """The portal's settings, each from `KAKUREMICHI_<NAME>` or, as secrets are mounted, `KAKUREMICHI_<NAME>_FILE`."""
 
+import hashlib
+import ssl
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from kakuremichi.runtime.config import PREFIX, ConfigError, Secret
-from kakuremichi.wire.enrolment import BusAccess
-from kakuremichi.wire.identity import Role
+from kakuremichi.runtime.config import PREFIX, ConfigError
+from kakuremichi.runtime.tls import CaRefusedError, ca_der, server_context
 from kakuremichi_portal.token_routes import JoinAnchor
 
 Sha256Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 lower-case hex digits")]
 
 
 class PortalConfig(Struct, frozen=True, kw_only=True):
-    """`nats_*` is how the portal reaches the bus; `node_nats_url`, `gateway_*`, `agent_*` is what nodes are told."""
+    """`nats_*` is how the portal reaches the bus; `node_nats_url` is where nodes are sent."""
 
     nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, separated by commas")]
-    nats_password: Annotated[Secret, Meta(description="the password of the role portal")]
-    nats_user: str = "portal"
+    nats_credentials: Annotated[Path, Meta(description="the file of the bus user portal, portal.creds")]
+    nats_ca: Annotated[Path | None, Meta(description="PEM; with tls:// and no file the system's CAs count")] = None
+    tls_certificate: Annotated[Path | None, Meta(description="PEM with the chain; none: plain HTTP")] = None
+    tls_key: Annotated[Path | None, Meta(description="PEM, the certificate's key")] = None
     listen: Annotated[str, Meta(pattern=r"\A.+:\d{1,5}\Z", description="ADDRESS:PORT, [ADDRESS]:PORT")] = (
         "127.0.0.1:8080"
     )
@@ -28,12 +31,8 @@ class PortalConfig(Struct, frozen=True, kw_only=True):
     ]
     api_tokens: Annotated[Path, Meta(description="the file with the hashes of the API tokens")]
     trust_sha256: Annotated[Sha256Hex, Meta(description="SHA-256 of the trust set's body, 64 hex digits")]
-    ca_sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z", description="64 hex digits, or empty")] = ""
+    ca_file: Annotated[Path | None, Meta(description="PEM, the deployment's own CA; nodes are given it")] = None
     node_nats_url: Annotated[str, Meta(min_length=1, description="how nodes reach NATS, nats://HOST:PORT")]
-    gateway_nats_user: str = "gateway"
-    gateway_nats_password: Annotated[Secret, Meta(description="the password of the role gateway")]
-    agent_nats_user: str = "agent"
-    agent_nats_password: Annotated[Secret, Meta(description="the password of the role agent")]
     log_level: Annotated[str, Meta(pattern=r"\A(?i:debug|info|warning|error)\Z")] = "info"
 
     @property
@@ -49,13 +48,30 @@ class PortalConfig(Struct, frozen=True, kw_only=True):
         return host, port
 
     @property
-    def anchor(self) -> JoinAnchor:
-        return JoinAnchor(self.public_url, bytes.fromhex(self.ca_sha256), bytes.fromhex(self.trust_sha256))
+    def tls(self) -> ssl.SSLContext | None:
+        """How to show ourselves; :class:`ConfigError` if the files do not go together."""
+        if self.tls_certificate is None or self.tls_key is None:
+            if self.tls_certificate or self.tls_key:
+                raise ConfigError((f"{PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY: both are needed, or none",))
+            return None
+        try:
+            return server_context(self.tls_certificate, self.tls_key)
+        except OSError as error:
+            raise ConfigError((f"{PREFIX}TLS_CERTIFICATE, {PREFIX}TLS_KEY: {error}",)) from error
 
     @property
-    def bus_access(self) -> dict[Role, BusAccess]:
-        gateway, agent = self.gateway_nats_password.reveal(), self.agent_nats_password.reveal()
-        return {
-            "gateway": BusAccess(url=self.node_nats_url, user=self.gateway_nats_user, password=gateway),
-            "agent": BusAccess(url=self.node_nats_url, user=self.agent_nats_user, password=agent),
-        }
+    def ca(self) -> bytes:
+        """The CA's certificate in PEM form; empty while there is none."""
+        if self.ca_file is None:
+            return b""
+        try:
+            pem = self.ca_file.read_bytes()
+            ca_der(pem)
+        except (OSError, CaRefusedError) as error:
+            raise ConfigError((f"{PREFIX}CA_FILE: {error}",)) from error
+        return pem
+
+    @property
+    def anchor(self) -> JoinAnchor:
+        ca = hashlib.sha256(ca_der(self.ca)).digest() if self.ca else b""
+        return JoinAnchor(self.public_url, ca, bytes.fromhex(self.trust_sha256))

@@ -1,13 +1,16 @@
 """POST /api/v1/enrol: a join token for a certificate. The join token is the only credential that is asked for."""
 
-from collections.abc import Mapping
-
 from aiohttp import web
 
 from kakuremichi.wire import commands
-from kakuremichi.wire.codec import decode
-from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer, EnrolmentRequest, hash_of, proof_fits
-from kakuremichi.wire.identity import Certificate, Role
+from kakuremichi.wire.enrolment import (
+    BusAccess,
+    EnrolmentAnswer,
+    EnrolmentPending,
+    EnrolmentRequest,
+    hash_of,
+    proof_fits,
+)
 from kakuremichi_portal.decoding import read_body
 from kakuremichi_portal.limits import AttemptLimit
 from kakuremichi_portal.problems import ProblemError
@@ -19,14 +22,22 @@ NOT_VALID = "secret: this join token is unknown, used or expired; ask for a new 
 
 
 class EnrolRoutes:
-    def __init__(self, registry: Registry, limit: AttemptLimit, bus_access: Mapping[Role, BusAccess]) -> None:
-        self._registry, self._limit, self._bus_access = registry, limit, bus_access
+    def __init__(self, registry: Registry, limit: AttemptLimit, nats_url: str, ca: bytes) -> None:
+        self._registry, self._limit, self._nats_url, self._ca = registry, limit, nats_url, ca
 
     def routes(self) -> tuple[Route, ...]:
         return (
+            Route("GET", f"{API}/ca", "getCa", "The deployment's own CA. A join token names its hash.", Access.OPEN,
+                  self.ca, {200: "application/x-pem-file"}, refusals=(404,)),
             Route("POST", f"{API}/enrol", "enrol", "A node redeems its join token.", Access.OPEN,
-                  self.enrol, {200: EnrolmentAnswer}, EnrolmentRequest, refusals=(400, 403, 409, 413, 415, 422, 429)),
+                  self.enrol, {200: EnrolmentAnswer, 202: EnrolmentPending}, EnrolmentRequest,
+                  refusals=(400, 403, 409, 413, 415, 422, 429)),
         )  # fmt: skip
+
+    async def ca(self, _call: Call) -> web.Response:
+        if not self._ca:
+            raise ProblemError(404, "no-ca", "ca: this deployment uses certificates of a public CA")
+        return web.Response(body=self._ca, content_type="application/x-pem-file")
 
     async def enrol(self, call: Call) -> web.Response:
         self._limit.count(call.source)
@@ -45,11 +56,15 @@ class EnrolRoutes:
             endpoints=given.endpoints,
             source=call.source,
         )
-        return json_response(self._answer(await self._redeem(command)))
+        redeemed = await self._redeem(command)
+        if isinstance(redeemed, commands.EnrolmentWaiting):
+            detail = f"{redeemed.node_id}: waits until the deployment's trust keys have signed its certificate"
+            return json_response(EnrolmentPending(node=redeemed.node_id, detail=detail), 202)
+        return json_response(self._answer(redeemed))
 
-    async def _redeem(self, command: commands.EnrolNode) -> commands.Enrolled:
+    async def _redeem(self, command: commands.EnrolNode) -> commands.Enrolled | commands.EnrolmentWaiting:
         try:
-            return await self._registry.ask(command, commands.Enrolled)
+            return await self._registry.redeem(command)
         except ProblemError as error:
             if error.status in TOKEN_STATUSES:
                 # One answer for unknown, used and expired: a guesser learns nothing about tokens that exist.
@@ -57,12 +72,11 @@ class EnrolRoutes:
             raise
 
     def _answer(self, enrolled: commands.Enrolled) -> EnrolmentAnswer:
-        role = decode(enrolled.certificate.body, Certificate).role
         return EnrolmentAnswer(
             deployment=enrolled.deployment,
             certificate=enrolled.certificate,
             trust=enrolled.trust,
             feed_key=enrolled.feed_key,
             endpoints=enrolled.endpoints,
-            bus=self._bus_access[role],
+            bus=BusAccess(url=self._nats_url, jwt=enrolled.bus_jwt),
         )

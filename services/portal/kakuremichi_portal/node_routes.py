@@ -1,5 +1,8 @@
 """/api/v1/gateways and /api/v1/agents: the same resource in two roles."""
 
+from collections.abc import Callable
+from functools import partial
+
 from aiohttp import web
 
 from kakuremichi.model.ids import NodeId
@@ -32,8 +35,15 @@ class NodeRoutes:
         return (
             Route("GET", path, f"list{title}s", f"All {role}s.", Access.READ, self.list, {200: Nodes}),
             Route("GET", one, f"get{title}", f"One {role}.", Access.READ, self.get, {200: Node}, refusals=(404,)),
-            Route("DELETE", one, f"remove{title}", f"Remove a {role} and revoke its key.", Access.WRITE,
+            Route("DELETE", one, f"remove{title}", f"Remove a {role} and revoke its key.", Access.ADMIN,
                   self.remove, done, None, (CASCADE, *WAIT_QUERY), (404, 409), IDEMPOTENCY_HEADER),
+            Route("POST", f"{one}/revoke", f"revoke{title}", f"Cut a {role} off everywhere, for ever.", Access.ADMIN,
+                  self.revoke, done, None, WAIT_QUERY, (404, 409), IDEMPOTENCY_HEADER),
+            Route("POST", f"{one}/rotate", f"rotate{title}", f"Ask a {role} for a new WireGuard key.", Access.ADMIN,
+                  self.rotate, done, None, WAIT_QUERY, (404, 409), IDEMPOTENCY_HEADER),
+            Route("POST", f"{one}/release", f"release{title}",
+                  f"End the quarantine of a {role}: one holder of its identity is left.", Access.ADMIN,
+                  self.release, done, None, WAIT_QUERY, (404, 409), IDEMPOTENCY_HEADER),
         )  # fmt: skip
 
     async def list(self, call: Call) -> web.Response:
@@ -48,13 +58,20 @@ class NodeRoutes:
         return json_response(views.node(view))
 
     async def remove(self, call: Call) -> web.Response:
+        cascade = query_flag(call.request, "cascade")
+        return await self._act(call, partial(commands.RemoveNode, cascade=cascade))
+
+    async def revoke(self, call: Call) -> web.Response:
+        return await self._act(call, commands.RevokeNode)
+
+    async def rotate(self, call: Call) -> web.Response:
+        return await self._act(call, commands.RotateNode)
+
+    async def release(self, call: Call) -> web.Response:
+        return await self._act(call, commands.ReleaseNode)
+
+    async def _act(self, call: Call, make: Callable[..., commands.AnyCommand]) -> web.Response:
         name, wait_s = existing_name(self._role, call.name), writing.wait_of(call)
-        command = commands.RemoveNode(
-            actor=call.actor,
-            idempotency_key=call.idempotency_key,
-            node_id=NodeId(name),
-            role=self._role,
-            cascade=query_flag(call.request, "cascade"),
-        )
+        command = make(actor=call.actor, idempotency_key=call.idempotency_key, node_id=NodeId(name), role=self._role)
         written = await self._registry.ask(command, commands.Written)
         return await writing.answer(call, written, self._reports, name=name, wait_s=wait_s)

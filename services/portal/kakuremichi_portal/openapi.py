@@ -73,7 +73,7 @@ def _operation(route: Route, reference: Mapping[type[Struct], Any]) -> dict[str,
 
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
-    if access in (Access.READ, Access.WRITE):
+    if access in (Access.READ, Access.WRITE, Access.ADMIN):
         return [{"bearer": []}]
     return [{"session": []}] if access is Access.SESSION else []
 
@@ -107,7 +107,7 @@ def _responses(route: Route, reference: Mapping[type[Struct], Any]) -> Iterator[
 
 
 def _refusals(access: Access) -> tuple[int, ...]:
-    if access is Access.WRITE:
+    if access in (Access.WRITE, Access.ADMIN):
         return (400, 401, 403, *ALWAYS)
     return (400, 401, *ALWAYS) if access is Access.READ else (400,)
 

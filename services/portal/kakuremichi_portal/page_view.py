@@ -105,6 +105,7 @@ def _headline(troubled: int, *, empty: bool) -> Status:
 
 
 def _nodes_figure(label: str, nodes: tuple[NodeView, ...]) -> Figure:
+    nodes = tuple(node for node in nodes if node.state != "revoked")  # cut off for ever: nobody waits for it
     live = sum(node.state == "live" for node in nodes)
     offline = sum(node.state == "offline" for node in nodes)
     note = f"{offline} offline" if offline else ("all live" if nodes and live == len(nodes) else "")
@@ -119,13 +120,13 @@ def _services_figure(services: tuple[ServiceView, ...], rows: tuple[ServiceRow, 
 
 
 def node_row(node: NodeView, now: datetime) -> NodeRow:
-    tones: dict[str, Tone] = {"live": "good", "offline": "bad", "enrolled": "plain"}
-    texts = {"live": "live", "offline": "offline", "enrolled": "enrolled, not seen yet"}
+    tones: dict[str, Tone] = {"live": "good", "enrolled": "plain", "revoked": "plain"}
+    texts = {"enrolled": "enrolled, not seen yet", "quarantined": "quarantined: two holders of its identity were seen"}
     return NodeRow(
         name=node.node_id,
         pool=node.pool,
         address=", ".join(node.endpoints) if node.role == "gateway" else node.subnet,
-        status=Status(tones[node.state], texts[node.state]),
+        status=Status(tones.get(node.state, "bad"), texts.get(node.state, node.state)),
         seen=ago(node.last_report_at, now),
         changes=_changes(node),
         version=node.version,

@@ -43,6 +43,13 @@ class Registry:
             raise ProblemError(502, "registry-answer", f"the registry answered with {type(result).__name__}")
         return result
 
+    async def redeem(self, command: commands.EnrolNode) -> commands.Enrolled | commands.EnrolmentWaiting:
+        """The only command with two answers: the second is that offline trust keys have yet to sign."""
+        answer = await self.ask(command, commands.Result)
+        if not isinstance(answer, commands.Enrolled | commands.EnrolmentWaiting):
+            raise ProblemError(502, "registry-answer", f"the registry answered with {type(answer).__name__}")
+        return answer
+
     async def nodes(self, actor: str, role: Role, *, timeout_s: float | None = None) -> tuple[commands.NodeView, ...]:
         pages = self._pages(commands.ListNodes(actor=actor, role=role), commands.Nodes, timeout_s)
         return tuple([view async for page in pages for view in page.items])

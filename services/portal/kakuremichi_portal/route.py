@@ -17,7 +17,8 @@ API = "/api/v1"
 class Access(Enum):
     OPEN = auto()  # no caller is known
     READ = auto()  # a bearer token
-    WRITE = auto()  # a bearer token whose role may write
+    WRITE = auto()  # a bearer token that may publish
+    ADMIN = auto()  # a bearer token that may decide who is in
     SESSION = auto()  # for browsers: the handler itself looks at the cookie
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from kakuremichi_portal import problems, tracing
-from kakuremichi_portal.access import Tokens, bearer, refuse_unless_writer
+from kakuremichi_portal.access import AccessRole, Tokens, bearer, refuse_below
 from kakuremichi_portal.decoding import MAX_BODY_BYTES, refuse_unknown_query
 from kakuremichi_portal.metrics import Metrics
 from kakuremichi_portal.parser_log import hide_unparsed_bytes
@@ -31,6 +31,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+NEEDED: dict[Access, AccessRole] = {Access.READ: "read", Access.WRITE: "publish", Access.ADMIN: "admin"}
+
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -48,10 +50,9 @@ def _served(route: Route, tokens: Tokens) -> Next:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         call = request[CALL]
-        if route.access in (Access.READ, Access.WRITE):
+        if (scope := NEEDED.get(route.access)) is not None:
             principal = bearer(request, tokens)
-            if route.access is Access.WRITE:
-                refuse_unless_writer(principal)
+            refuse_below(scope, principal)
             call = Call(request, call.arrived_s, call.trace_id, principal)
             request[CALL] = call
         refuse_unknown_query(request, known)

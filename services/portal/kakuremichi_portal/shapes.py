@@ -100,7 +100,7 @@ class Node(Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     public_key: str
     epoch: int
-    state: Literal["enrolled", "live", "offline"]
+    state: Literal["pending", "enrolled", "live", "offline", "quarantined", "revoked"]
     last_report_at: str
     behind: Annotated[int, Meta(description="Changes of its feeds that it has not reported as applied.")]
     errors: tuple[KeyedError, ...]

@@ -39,7 +39,7 @@ class TokenRoutes:
                   self.get, {200: Token}, refusals=(404,)),
             # No idempotency key: a repetition could not show the secret again, which nobody keeps.
             Route("POST", PATH, "createToken", "A token with which one node may join, once, within `ttl_s`.",
-                  Access.WRITE, self.create, {201: TokenCreated}, TokenIn, refusals=(400, 409, 413, 415, 422)),
+                  Access.ADMIN, self.create, {201: TokenCreated}, TokenIn, refusals=(400, 409, 413, 415, 422)),
         )  # fmt: skip
 
     async def _tokens(self, call: Call) -> tuple[Token, ...]:

@@ -1,20 +1,22 @@
 """`kakuremichi-registry`: the truth in PostgreSQL and its relay. Wiring only."""
 
 import asyncio
-import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import structlog
 
 from kakuremichi import __version__
-from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.issuer import open_issuer
+from kakuremichi.bus.nats import NatsBus, NatsOptions
+from kakuremichi.bus.topology import CLAIMS, REGISTRY, Role, inbox_prefix
 from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
+from kakuremichi.runtime.tls import context_for
 from kakuremichi_registry.config import RegistryConfig, subnet_pools
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, open_database
 from kakuremichi_registry.deployment import prepare
@@ -33,13 +35,19 @@ async def serve() -> None:
     async with AsyncExitStack() as stack:
         stack.callback(setup_telemetry("registry", version=__version__))
         trust = open_trust(config.trust_dir)
+        issuer = open_issuer(config.issuer_dir, life_s=config.node_jwt_s)
         database = await _database(stack, config)
         await prepare(database, trust, networks)
-        bus = await stack.enter_async_context(NatsBus(_options(config), _credentials(config)))
-        registry = Registry(bus, database, trust)
+        bus = await stack.enter_async_context(
+            NatsBus(_options(config, REGISTRY), credentials_of(config.nats_credentials))
+        )
+        claims = await stack.enter_async_context(
+            NatsBus(_options(config, CLAIMS), credentials_of(config.claims_credentials))
+        )
+        registry = Registry(bus, database, trust, issuer, claims)
         await registry.listen()
         log.info("registry starts", deployment=trust.deployment.hex())
-        await run_until_stopped(bus=bus.hold, **registry.loops())
+        await run_until_stopped(bus=bus.hold, claims=claims.hold, **registry.loops())
 
 
 async def _database(stack: AsyncExitStack, config: RegistryConfig) -> Database:
@@ -55,16 +63,9 @@ async def _database(stack: AsyncExitStack, config: RegistryConfig) -> Database:
             await asyncio.sleep(0.25)
 
 
-def _options(config: RegistryConfig) -> NatsOptions:
-    tls = ssl.create_default_context(cafile=config.nats_ca) if config.nats_ca else None
-    return NatsOptions(servers=config.nats_url, name="registry", inbox_prefix="_INBOX.registry", tls=tls)
-
-
-def _credentials(config: RegistryConfig) -> Callable[[], Awaitable[Credentials]]:
-    async def credentials() -> Credentials:
-        return Credentials("registry", config.nats_password.reveal())
-
-    return credentials
+def _options(config: RegistryConfig, role: Role) -> NatsOptions:
+    tls = context_for(config.nats_url, config.nats_ca)
+    return NatsOptions(servers=config.nats_url, name=role.name, inbox_prefix=inbox_prefix(role), tls=tls)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,24 +20,35 @@ from kakuremichi.wire.commands import (
     Command,
     CreateToken,
     Enrolled,
+    EnrolmentWaiting,
     EnrolNode,
     FeedPosition,
     ListEvents,
     ListNodes,
+    ListPending,
     ListServices,
     ListTokens,
     Problem,
     PublishService,
+    ReleaseNode,
     RemoveNode,
+    RenewAccess,
+    RevokeNode,
+    RotateNode,
+    SubmitGrant,
     UnpublishService,
 )
 from kakuremichi.wire.commands import Written as WrittenAnswer
-from kakuremichi_registry import enrolment, publishing
+from kakuremichi_registry import enrolment, publishing, upkeep
 from kakuremichi_registry.access import AccessLog
+from kakuremichi_registry.cuts import Cuts
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError, TokenNotOpenError
+from kakuremichi_registry.grants import Grants
+from kakuremichi_registry.passes import Passes
 from kakuremichi_registry.refusal import Refusal, conflict, invalid
 from kakuremichi_registry.store import idempotency, nodes
 from kakuremichi_registry.store import publishing as services
+from kakuremichi_registry.store import upkeep as acts
 from kakuremichi_registry.store.entries import Written, entry_of, request_hash
 from kakuremichi_registry.trust import Trust
 from kakuremichi_registry.views import Views
@@ -52,14 +64,26 @@ Readers = Mapping[str, tuple[NodeId, ...]]
 class Commands:
     """Answers `cp.registry.command`."""
 
-    def __init__(self, database: Database, trust: Trust, access: AccessLog) -> None:
+    def __init__(self, database: Database, trust: Trust, access: AccessLog, passes: Passes, cuts: Cuts) -> None:
         self._database, self._trust, self._access = database, trust, access
-        self._views = Views(database)
+        self._passes, self._cuts = passes, cuts
+        self._views, self._grants = Views(database), Grants(database, trust)
+        self._attempts: Mapping[type[Command], Callable[[Any], Awaitable[AnyResult]]] = {
+            CreateToken: self._create_token,
+            EnrolNode: self._enrol,
+            RemoveNode: self._remove,
+            RevokeNode: self._revoke,
+            RotateNode: self._rotate,
+            ReleaseNode: self._release,
+            SubmitGrant: self._grants.submit,
+            PublishService: self._publish,
+            UnpublishService: self._unpublish,
+        }
         self._enrolling = asyncio.Lock()  # each wants the lowest free address: in turn, or all but one decide again
 
     async def answer(self, _subject: str, command: AnyCommand) -> AnyResult:
         try:
-            return await self._answer(command)
+            return self._with_access(await self._answer(command))
         except Refusal as refusal:
             self._access.refused(command, refusal.problem)
             return refusal.problem
@@ -75,7 +99,12 @@ class Commands:
     def refuse(error: WireError) -> Problem:
         return Problem(status=400, code="malformed", detail=str(error))
 
-    async def _answer(self, command: AnyCommand) -> AnyResult:
+    def _with_access(self, answer: AnyResult) -> AnyResult:
+        if isinstance(answer, Enrolled):
+            return msgspec.structs.replace(answer, bus_jwt=self._passes.of(answer.certificate))
+        return answer
+
+    async def _answer(self, command: AnyCommand) -> AnyResult:  # noqa: PLR0911  # one line for each query
         match command:
             case ListNodes():
                 return await self._views.nodes(command)
@@ -85,24 +114,22 @@ class Commands:
                 return await self._views.tokens(command)
             case ListEvents():
                 return await self._views.events(command)
+            case ListPending():
+                return await self._grants.waiting()
+            case RenewAccess():
+                return await self._passes.renew(command)
         _check_texts(command)
         return await self._remembered(command) or await self._write(command)
 
     async def _write(self, command: AnyCommand) -> AnyResult:
-        match command:
-            case CreateToken():
-                return await self._again(command, lambda: self._create_token(command))
-            case EnrolNode():
-                async with self._enrolling:
-                    return await self._again(command, lambda: self._enrol(command))
-            case RemoveNode():
-                return await self._again(command, lambda: self._remove(command))
-            case PublishService():
-                return await self._again(command, lambda: self._publish(command))
-            case UnpublishService():
-                return await self._again(command, lambda: self._unpublish(command))
-            case _:
-                raise TypeError(type(command).__name__)
+        attempt = self._attempts[type(command)]
+        if isinstance(command, EnrolNode):
+            async with self._enrolling:
+                return await self._again(command, lambda: attempt(command))
+        written = await self._again(command, lambda: attempt(command))
+        if isinstance(command, RemoveNode | RevokeNode):
+            self._cuts.wake()
+        return written
 
     async def _again(self, command: Command, attempt: Callable[[], Awaitable[AnyResult]]) -> AnyResult:
         for _ in range(ATTEMPTS - 1):
@@ -153,27 +180,64 @@ class Commands:
     async def _enrol(self, command: EnrolNode) -> AnyResult:
         enrollee = enrolment.check_form(command)
         seen = await nodes.see_enrol(self._database, command.secret_hash, command.identity_key)
-        decided = enrolment.decide(command, enrollee, seen, time.time())
+        offline = self._trust.offline
+        if offline and seen.token is None and (known := await self._grants.known(command)) is not None:
+            return known
+        decided = enrolment.decide(command, enrollee, seen, time.time(), grants=() if offline else enrolment.ANYTHING)
         signed = self._trust.certify(decided.certificate)
-        answer = Enrolled(
+        answer: Enrolled | EnrolmentWaiting = Enrolled(
             deployment=self._trust.deployment, certificate=signed, trust=self._trust.trust_set,
             feed_key=self._trust.feed_certificate, endpoints=tuple(map(str, decided.endpoints)),
         )  # fmt: skip
+        if offline:
+            answer = EnrolmentWaiting(node_id=decided.certificate.node_id)
         entry = entry_of(decided.fact, command, answer=encode(answer))
         try:
             await nodes.enrol(
                 self._database, entry, secret_hash=command.secret_hash, enrolments=seen.enrolments,
-                enrolment=decided, signed=signed,
+                enrolment=decided, signed=signed, pending=offline,
             )  # fmt: skip
         except TokenNotOpenError as error:
             raise enrolment.token_refused() from error
         return answer
 
     async def _remove(self, command: RemoveNode) -> AnyResult:
-        removal = enrolment.remove(command, await nodes.see_remove(self._database, command.node_id))
+        seen = await nodes.see_remove(self._database, command.node_id)
+        if seen.node is not None and seen.node.revoked:
+            fact = upkeep.forget(command, seen.node)
+            return await self._written(
+                command, {}, lambda answer: acts.forget(
+                    self._database, entry_of(fact, command, answer=answer), command.node_id
+                )
+            )  # fmt: skip
+        removal = enrolment.remove(command, seen)
         return await self._written(
             command, removal.readers, lambda answer: nodes.remove(
                 self._database, entry_of(removal.fact, command, answer=answer), command, removal
+            )
+        )  # fmt: skip
+
+    async def _revoke(self, command: RevokeNode) -> AnyResult:
+        removal = upkeep.revoke(command, await nodes.see_remove(self._database, command.node_id))
+        return await self._written(
+            command, removal.readers, lambda answer: acts.revoke(
+                self._database, entry_of(removal.fact, command, answer=answer), command.node_id, removal
+            )
+        )  # fmt: skip
+
+    async def _rotate(self, command: RotateNode) -> AnyResult:
+        rotation = upkeep.rotate(command, await acts.see(self._database, command.node_id))
+        return await self._written(
+            command, rotation.readers, lambda answer: acts.rotate(
+                self._database, entry_of(rotation.fact, command, answer=answer), command.node_id, rotation
+            )
+        )  # fmt: skip
+
+    async def _release(self, command: ReleaseNode) -> AnyResult:
+        fact = upkeep.release(command, await acts.see(self._database, command.node_id))
+        return await self._written(
+            command, {}, lambda answer: acts.release(
+                self._database, entry_of(fact, command, answer=answer), command.node_id
             )
         )  # fmt: skip
 

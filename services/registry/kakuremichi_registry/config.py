@@ -15,7 +15,10 @@ class RegistryConfig(Struct, frozen=True, kw_only=True):
     database_url: Annotated[Secret, Meta(description="postgresql://USER@HOST/DATABASE")]
     trust_dir: Annotated[Path, Meta(description="the folder of the trust keys, made by `kakuremichi up`")]
     nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
-    nats_password: Annotated[Secret, Meta(description="of the bus user registry")]
+    nats_credentials: Annotated[Path, Meta(description="the file of the bus user registry, registry.creds")]
+    claims_credentials: Annotated[Path, Meta(description="the file of the bus user claims, claims.creds")]
+    issuer_dir: Annotated[Path, Meta(description="the registry's folder of the NATS operator's")]
+    node_jwt_s: Annotated[int, Meta(ge=2, le=30 * 86400, description="how long a node's bus JWT holds")] = 86400
     nats_ca: Path | None = None
     networks: Annotated[tuple[str, ...], Meta(description="where subnets come from, in order")] = tuple(
         map(str, DEFAULT_NETWORKS)

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
+from kakuremichi.model.keys import PublicKey
 from kakuremichi.wire.identity import Role
 from kakuremichi.wire.records import Kind, Proto
 
@@ -38,6 +39,7 @@ class NamedNode(Seen, frozen=True):
     node_id: NodeId
     role: Role
     pool: PoolName
+    quarantined: bool = False
 
 
 class FreedHost(Seen, frozen=True):
@@ -110,6 +112,8 @@ class KnownNode(Seen, frozen=True):
     live: bool
     serial: int
     epoch: int
+    identity_key: str = ""  # base64
+    revoked: bool = False  # for ever, until it is removed too
 
 
 class FreedSlot(Seen, frozen=True):
@@ -142,3 +146,11 @@ class RemoveContext(Seen, frozen=True):
     services: tuple[ServiceRow, ...]  # those with a target at the node
     gateways: tuple[NodeId, ...]
     agents: tuple[NodeId, ...]
+
+
+class UpkeepContext(Seen, frozen=True):
+    log_id: str
+    node: KnownNode | None
+    public_key: PublicKey | None  # None: it has announced none
+    quarantined: bool
+    lacking: tuple[NodeId, ...]  # live readers of the feed that do not know the record's tag

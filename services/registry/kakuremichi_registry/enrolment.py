@@ -16,12 +16,12 @@ from kakuremichi.model.addresses import (
 from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
 from kakuremichi.wire.commands import CreateToken, EnrolNode, RemoveNode
-from kakuremichi.wire.facts import NodeEnrolled, NodeRemoved, TokenCreated
+from kakuremichi.wire.facts import NodeEnrolled, NodeRemoved, NodeRevoked, TokenCreated
 from kakuremichi.wire.identity import Certificate
 from kakuremichi.wire.records import Revocation
 from kakuremichi.wire.subjects import agent_feed, fleet_feed, pool_feed
 from kakuremichi_registry.allocator import ExhaustedError, lowest_free_subnet, next_slot, overlaps
-from kakuremichi_registry.contexts import EnrolContext, RemoveContext, ServiceRow, TokenContext, TokenRow
+from kakuremichi_registry.contexts import EnrolContext, KnownNode, RemoveContext, ServiceRow, TokenContext, TokenRow
 from kakuremichi_registry.items import Item, gone, put
 from kakuremichi_registry.publishing import route
 from kakuremichi_registry.refusal import Refusal, conflict, exhausted, invalid, not_found
@@ -45,6 +45,7 @@ def token_refused() -> Refusal:
 
 def create_token(command: CreateToken, seen: TokenContext, now: datetime) -> tuple[str, datetime, TokenCreated]:
     """(token id, end, fact) of a new join token."""
+    _check_not_revoked(seen.node)
     if seen.node is not None and seen.node.live:
         raise conflict(
             "exists",
@@ -58,6 +59,16 @@ def create_token(command: CreateToken, seen: TokenContext, now: datetime) -> tup
         token_id=token_id, role=command.role, node_id=command.node_id, pool=command.pool, expires_at=instant(expires_at)
     )
     return token_id, expires_at, fact
+
+
+def _check_not_revoked(node: KnownNode | None) -> None:
+    if node is not None and node.revoked:
+        raise conflict(
+            "revoked",
+            f"{node.role} {node.node_id}: is revoked; remove it first, or choose another name",
+            field="node_id",
+            holders=(node.node_id,),
+        )
 
 
 def instant(at: datetime) -> str:
@@ -97,17 +108,23 @@ class Enrolment:
     endpoints: tuple[Endpoint, ...]
 
 
-def decide(command: EnrolNode, enrollee: Enrollee, seen: EnrolContext, now: float) -> Enrolment:
-    """The node's certificate: role, pool and name are the token's, the address is the lowest that is free."""
+def decide(
+    command: EnrolNode, enrollee: Enrollee, seen: EnrolContext, now: float, *, grants: tuple[str, ...] = ANYTHING
+) -> Enrolment:
+    """The node's certificate: role, pool and name are the token's, the address is the lowest that is free.
+
+    `grants` are its hosts and ports: with offline trust keys none, until somebody signs for more.
+    """
     token = seen.token
     if token is None:
         raise token_refused()
+    _check_not_revoked(seen.node)
     if seen.node is not None and seen.node.live:
         raise conflict("exists", f"{seen.node.role} {token.node_id}: is enrolled already", holders=(token.node_id,))
     if seen.identity_holder is not None:
         raise conflict(
             "identity-taken",
-            f"identity key: belongs to node {seen.identity_holder}; a node makes its own",
+            f"identity key: belongs or belonged to node {seen.identity_holder}; a node makes its own",
             field="identity_key",
             holders=(seen.identity_holder,),
         )
@@ -115,7 +132,7 @@ def decide(command: EnrolNode, enrollee: Enrollee, seen: EnrolContext, now: floa
     not_before, not_after = valid_from(now)
     certificate = Certificate(
         node_id=token.node_id, role=token.role, pool=token.pool, slot=slot, subnet=subnet, subnet6="",
-        identity_key=command.identity_key, sealing_key=command.sealing_key, hosts=ANYTHING, ports=ANYTHING,
+        identity_key=command.identity_key, sealing_key=command.sealing_key, hosts=grants, ports=grants,
         serial=(seen.node.serial if seen.node is not None else 0) + 1, not_before=not_before, not_after=not_after,
     )  # fmt: skip
     networks = tuple(sorted(set(map(str, enrollee.networks))))
@@ -170,7 +187,7 @@ class Removal:
     epoch: int
     services: tuple[ServiceRow, ...]
     items: tuple[Item, ...]
-    fact: NodeRemoved
+    fact: NodeRemoved | NodeRevoked
     readers: dict[str, tuple[NodeId, ...]]
 
 
@@ -187,6 +204,13 @@ def remove(command: RemoveNode, seen: RemoveContext) -> Removal:
             " unpublish them, or remove it with cascade and they stay without a target",
             holders=names,
         )
+    items, readers = cut_off(node, seen)
+    fact = NodeRemoved(node_id=node.node_id, role=node.role, pool=node.pool, epoch=node.epoch, services=names)
+    return Removal(node.serial, node.epoch, seen.services, items, fact, readers)
+
+
+def cut_off(node: KnownNode, seen: RemoveContext) -> tuple[tuple[Item, ...], dict[str, tuple[NodeId, ...]]]:
+    """What its peers are told, and who they are. The revocation comes first: they cut before they tidy up."""
     shared = fleet_feed(node.pool) if node.role == "gateway" else pool_feed(node.pool)
     items: list[Item] = []
     if node.epoch:
@@ -199,9 +223,10 @@ def remove(command: RemoveNode, seen: RemoveContext) -> Removal:
             for target in service.targets
             if target.agent == node.node_id
         ]
-    fact = NodeRemoved(node_id=node.node_id, role=node.role, pool=node.pool, epoch=node.epoch, services=names)
-    readers = {shared: seen.agents if node.role == "gateway" else seen.gateways}
-    return Removal(node.serial, node.epoch, seen.services, tuple(items), fact, readers)
+    items.append(
+        gone(pool_feed(node.pool) if node.role == "gateway" else agent_feed(node.node_id), "rotate", node.node_id)
+    )
+    return tuple(items), {shared: seen.agents if node.role == "gateway" else seen.gateways}
 
 
 def _without(service: ServiceRow, agent: str) -> ServiceRow:

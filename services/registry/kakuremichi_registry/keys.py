@@ -1,5 +1,7 @@
 """A node's new WireGuard key: checked once more against the stored certificate, decided by one transaction."""
 
+from dataclasses import dataclass
+
 import structlog
 
 from kakuremichi.model.addresses import AddressRefusedError, Endpoint, parse_endpoint
@@ -7,16 +9,17 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
 from kakuremichi.wire import signing
 from kakuremichi.wire.codec import WireError, decode
-from kakuremichi.wire.commands import AcceptKey, AnyKeyRequest, GetCertificate, NodeCertificate
+from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificate, NodeCertificate
 from kakuremichi.wire.facts import KeyAnnounced
 from kakuremichi.wire.identity import Announcement, Certificate
 from kakuremichi.wire.records import AgentPeer, GatewayPeer
 from kakuremichi.wire.requests import KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import SignatureRefusedError, Signed
 from kakuremichi.wire.subjects import fleet_feed, pool_feed
+from kakuremichi_registry import clones
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError
 from kakuremichi_registry.items import Item, put
-from kakuremichi_registry.store import nodes
+from kakuremichi_registry.store import nodes, upkeep
 from kakuremichi_registry.store.entries import entry_of
 from kakuremichi_registry.trust import Trust
 
@@ -38,6 +41,18 @@ def peer_item(certificate: Certificate, signed_certificate: Signed, announcement
         return put(pool_feed(certificate.pool), peer)
     gateway = GatewayPeer(node_id=certificate.node_id, certificate=signed_certificate, announcement=announcement)
     return put(fleet_feed(certificate.pool), gateway)
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """An announcement whose form and signature were checked."""
+
+    announcement: Signed
+    said: Announcement
+    endpoints: tuple[Endpoint, ...]
+    follows: tuple[bytes, ...]  # hashes of the announcements that it comes after
+    certificate: Certificate
+    signed_certificate: Signed
 
 
 class Keys:
@@ -64,7 +79,7 @@ class Keys:
             return unknown(node)
         return NodeCertificate(deployment=self._trust.deployment, trust=self._trust.trust_set, certificate=signed)
 
-    async def _accept(self, request: AcceptKey) -> KeyAccepted | KeyRefused:
+    async def _accept(self, request: AcceptKey | AcceptKeyAfter) -> KeyAccepted | KeyRefused:
         try:
             said = decode(request.announcement.body, Announcement)
             check_public_key(said.public_key)
@@ -81,21 +96,23 @@ class Keys:
             )
         except SignatureRefusedError as error:
             return refused("bad-signature", str(error))
-        return await self._write(request.announcement, said, endpoints, certificate, signed)
+        before = request.before if isinstance(request, AcceptKeyAfter) else ()
+        follows = clones.follows(said, before, self._trust.deployment, certificate.identity_key)
+        answer = await self._write(Sound(request.announcement, said, endpoints, follows, certificate, signed))
+        return answer or await self._conflict(said, certificate)
 
-    async def _write(
-        self, announcement: Signed, said: Announcement, endpoints: tuple[Endpoint, ...],
-        certificate: Certificate, signed: Signed,
-    ) -> KeyAccepted | KeyRefused:  # fmt: skip
+    async def _write(self, sound: "Sound") -> KeyAccepted | KeyRefused | None:
+        """The answer; None if the announcement does not follow the one that stands."""
+        said, endpoints = sound.said, sound.endpoints
         fact = KeyAnnounced(
             node_id=said.node_id, public_key=key_text(said.public_key), epoch=said.epoch,
             endpoints=tuple(map(str, endpoints)),
         )  # fmt: skip
         entry = entry_of(fact, None, actor=f"node/{said.node_id}")
-        items = (peer_item(certificate, signed, announcement),)
         outcome = await nodes.accept_key(
-            self._database, entry, items=items, signed=announcement, said=said, endpoints=endpoints
-        )
+            self._database, entry, items=(peer_item(sound.certificate, sound.signed_certificate, sound.announcement),),
+            signed=sound.announcement, said=said, endpoints=endpoints, follows=sound.follows,
+        )  # fmt: skip
         log.info("key decided", node=said.node_id, outcome=outcome.outcome, epoch=said.epoch)
         match outcome.outcome:
             case "accepted" | "same":
@@ -106,7 +123,25 @@ class Keys:
                     f"announcement of {said.node_id}: epoch {said.epoch} is not above {outcome.epoch}",
                     epoch=outcome.epoch,
                 )
+            case "conflict":
+                return None
+            case "quarantined":
+                return clones.quarantined(said.node_id)
             case "held":
                 return refused("held", f"public key of {said.node_id}: was used before; make a new one")
             case _:
                 return unknown(said.node_id)
+
+    async def _conflict(self, said: Announcement, certificate: Certificate) -> KeyRefused:
+        standing = await nodes.standing_announcement(self._database, said.node_id)
+        if standing is None:
+            return unknown(said.node_id)
+        fact = clones.quarantine(said, decode(standing.body, Announcement), certificate)
+        entry = entry_of(fact, None, actor=f"node/{said.node_id}")
+        try:
+            await upkeep.quarantine(self._database, entry, said.node_id, fact.epoch)
+            log.warning("node quarantined", node=said.node_id, boot_id=fact.boot_id, said_boot_id=fact.said_boot_id)
+        except StaleError:
+            # Quarantined by another announcement, or moved on meanwhile: this one stays refused, the next is judged.
+            log.info("conflict is of yesterday", node=said.node_id)
+        return clones.quarantined(said.node_id)

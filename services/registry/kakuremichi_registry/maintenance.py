@@ -19,6 +19,7 @@ STATEMENTS = (
     "delete from idempotency where at < clock_timestamp() - interval '24 hours'",
     "delete from freed_host where until < clock_timestamp()",
     "delete from join_token where expires_at < clock_timestamp() - interval '30 days'",
+    "delete from cut_identity where cut_at < clock_timestamp() - interval '30 days'",
     "delete from access_log where at < clock_timestamp() - interval '30 days'",
 )
 

@@ -257,6 +257,14 @@ def _check_agent(wanted: Wanted, seen: PublishContext) -> None:
         raise not_found("unknown-agent", f"agent {agent}: is not enrolled", field="targets.agent")
     if node.pool != wanted.row.pool:
         raise invalid("targets.agent", f"agent {agent}: is of pool {node.pool}, the service is of {wanted.row.pool}")
+    led_there = seen.old is not None and any(target.agent == agent for target in seen.old.targets)
+    if node.quarantined and not led_there:
+        raise conflict(
+            "quarantined",
+            f"agent {agent}: two holders of its identity were seen; nothing new is led there until it is released",
+            field="targets.agent",
+            holders=(agent,),
+        )
 
 
 def _check_target(seen: PublishContext) -> None:

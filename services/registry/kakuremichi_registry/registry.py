@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from kakuremichi.bus.issuer import NodeIssuer
 from kakuremichi.bus.port import Bus
 from kakuremichi.bus.serve import serve
 from kakuremichi.wire import subjects
 from kakuremichi.wire.commands import AnyCommand, AnyKeyRequest
-from kakuremichi.wire.requests import SnapshotRequest
+from kakuremichi.wire.requests import Renew, SnapshotRequest
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.beacons import Beacons
 from kakuremichi_registry.commands import Commands
+from kakuremichi_registry.cuts import Cuts
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.keys import Keys
 from kakuremichi_registry.leadership import Leadership
 from kakuremichi_registry.maintenance import Maintenance
+from kakuremichi_registry.passes import Passes
 from kakuremichi_registry.relay import Relay
 from kakuremichi_registry.relay_sources import Facts, FeedItems
 from kakuremichi_registry.reports import Reports
@@ -24,20 +27,25 @@ from kakuremichi_registry.trust import Trust
 
 QUEUE = "registry"
 # A subscription handles one message after another; this many members of the queue group handle as many at once.
-AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8}
+AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8, "renewals": 4}
 
 Loop = Callable[[asyncio.Event], Awaitable[None]]
 
 
 class Registry:
-    """One replica. Call `listen` once, then run the loops of `loops()` until they are told to stop."""
+    """One replica. Call `listen` once, then run the loops of `loops()` until they are told to stop.
 
-    def __init__(self, bus: Bus, database: Database, trust: Trust) -> None:
+    `claims` is a second connection, into the server's own account, for revocations.
+    """
+
+    def __init__(self, bus: Bus, database: Database, trust: Trust, issuer: NodeIssuer, claims: Bus) -> None:
         self._bus = bus
         signer = Signer(trust)
         self.leadership = Leadership(database)
         self.access = AccessLog(database)
-        self.commands = Commands(database, trust, self.access)
+        self.passes = Passes(database, trust, issuer)
+        self.cuts = Cuts(claims, database, issuer)
+        self.commands = Commands(database, trust, self.access, self.passes, self.cuts)
         self.keys = Keys(database, trust)
         self.snapshots = Snapshots(database, signer)
         self.reports = Reports(bus, database, signer)
@@ -63,6 +71,8 @@ class Registry:
             await serve(
                 bus, subjects.SNAPSHOT, SnapshotRequest, self.snapshots.answer, queue=QUEUE, refuse=Snapshots.refuse
             )
+        for _ in range(AT_ONCE["renewals"]):
+            await serve(bus, subjects.RENEW, Renew, self.passes.answer, queue=QUEUE, refuse=Passes.refuse)
         await bus.subscribe(subjects.REPORT, self.reports.take, queue=QUEUE)
 
     def loops(self) -> dict[str, Loop]:
@@ -74,4 +84,5 @@ class Registry:
             "reports": self.reports.run,
             "access_log": self.access.run,
             "maintenance": self.maintenance.run,
+            "cuts": self.cuts.run,
         }

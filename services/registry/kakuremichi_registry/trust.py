@@ -41,6 +41,15 @@ class Trust:
     def __repr__(self) -> str:
         return f"Trust({self.deployment.hex()})"  # and no key
 
+    @property
+    def members(self) -> TrustSet:
+        return decode(self.trust_set.body, TrustSet)
+
+    @property
+    def offline(self) -> bool:
+        """Whether people sign certificates elsewhere: the keys here are too few to do it."""
+        return len(self.trust_keys) < self.members.threshold
+
     def certify(self, certificate: Certificate) -> Signed:
         return signing.sign(signing.CERTIFICATE, self.deployment, encode(certificate), *self.trust_keys)
 
@@ -82,12 +91,12 @@ def open_trust(directory: Path) -> Trust:
         deployment=DeploymentId(deployment),
         trust_set=_message(directory / "trust-set", Signed),
         feed_certificate=_message(directory / "feed-key", Signed),
-        trust_keys=(_seed(directory / "trust.seed"),),
+        trust_keys=(_seed(directory / "trust.seed"),) if (directory / "trust.seed").exists() else (),
         feed_key=_seed(directory / "feed.seed"),
     )
     keys = decode(trust.trust_set.body, TrustSet)
     signing.verify(signing.TRUST_SET, trust.deployment, trust.trust_set, frozenset(keys.keys), threshold=keys.threshold)
-    if verify_key(trust.trust_keys[0]) not in keys.keys:
+    if trust.trust_keys and verify_key(trust.trust_keys[0]) not in keys.keys:
         raise TrustError(f"{directory / 'trust.seed'}: not a key of the trust set beside it")
     if decode(trust.feed_certificate.body, FeedKeyCertificate).key != verify_key(trust.feed_key):
         raise TrustError(f"{directory / 'feed.seed'}: not the key that the certificate beside it is for")

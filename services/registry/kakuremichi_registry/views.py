@@ -1,7 +1,7 @@
 """What people see: nodes, services, tokens and events, each page cut so that it fits into one message."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import asyncpg
 import msgspec
@@ -82,14 +82,30 @@ def node_view(row: asyncpg.Record) -> NodeView:
         node_id=row["node_id"], role=row["role"], pool=row["pool"], slot=row["slot"] or 0,
         subnet=str(row["subnet"] or ""), endpoints=tuple(row["endpoints"]),
         public_key=key_text(row["public_key"]) if row["public_key"] else "", epoch=row["epoch"],
-        state="live" if row["live"] else "offline" if report else "enrolled",
+        state=_state(row, report),
         last_report_at=instant(row["reported_at"]) if row["reported_at"] else "",
         cursors=tuple(sorted(cursors.items())),
-        behind=sum(max(0, feed_seq - cursors.get(feed, 0)) for feed, feed_seq in heads.items()),
+        behind=0
+        if row["revoked"]
+        else sum(max(0, feed_seq - cursors.get(feed, 0)) for feed, feed_seq in heads.items()),
         errors=tuple((error.key, error.message) for error in report.errors) if report else (),
         warnings=_warnings(row, report),
         version=report.version if report else "",
     )  # fmt: skip
+
+
+def _state(
+    row: asyncpg.Record, report: Report | None
+) -> Literal["pending", "enrolled", "live", "offline", "quarantined", "revoked"]:
+    if row["revoked"]:
+        return "revoked"
+    if row["pending"]:
+        return "pending"
+    if row["quarantined"]:
+        return "quarantined"
+    if row["live"]:
+        return "live"
+    return "offline" if report else "enrolled"
 
 
 def _warnings(row: asyncpg.Record, report: Report | None) -> tuple[str, ...]:

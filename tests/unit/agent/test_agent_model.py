@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, ip_network
 import pytest
 
 from kakuremichi.model.addresses import parse_address
+from kakuremichi.wire.records import Revocation
 from kakuremichi_agent.allow import AllowFileError, NotAllowedError, default_allow, read_allow
 from kakuremichi_agent.model import AgentModel
 from support.feedmaker import verifier
@@ -90,3 +91,15 @@ def test_the_allow_file_narrows_by_network_port_and_protocol() -> None:
 def test_every_fault_of_an_allow_file_is_named_with_its_line() -> None:
     with pytest.raises(AllowFileError, match=r"line 1: .*host bits.*line 3: ports 9-8"):
         read_allow("10.0.0.1/24\n\n10.0.0.0/24 9-8\n", TUNNEL)
+
+
+def test_a_gateway_that_is_revoked_or_gone_is_cut_where_it_was(model: AgentModel) -> None:
+    other = Person("gw2", role="gateway", slot=2, endpoint="203.0.113.2:51820")
+    model.take([(("gateway-peer", "gw1"), GW1.gateway_peer()), (("gateway-peer", "gw2"), other.gateway_peer())])
+
+    revoked = model.take([(("revocation", "gw1"), Revocation(node_id=GW1.node_id, epoch=1))])
+    gone = model.take([(("gateway-peer", "gw2"), None)])
+
+    assert revoked.cut == {GW1.node_id: IPv4Address("10.9.0.1")}
+    assert gone.cut == {other.node_id: IPv4Address("10.9.0.2")}
+    assert not model.gateways

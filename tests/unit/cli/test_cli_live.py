@@ -194,7 +194,7 @@ def test_each_kind_of_failure_has_its_code_and_sentence(
 def test_a_viewer_is_denied_and_the_registry_down_is_unreachable(portal: LivePortal, tmp_path: Path) -> None:
     denied = run(*PUBLISH, "--token-file", str(tmp_path / "viewer.token"))
     assert (denied.exit_code, denied.stderr.splitlines()[0]) == (
-        4, "error: vic may read and not write: the role admin is needed",
+        4, "error: vic has a token of scope read: publish is needed here",
     )  # fmt: skip
     wrong = run("get", "services", env={"KAKUREMICHI_TOKEN": "kkapi.wrong"})
     assert (wrong.exit_code, "this token is not known" in wrong.stderr) == (4, True)

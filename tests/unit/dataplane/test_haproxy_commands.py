@@ -20,6 +20,7 @@ from kakuremichi.dataplane.haproxy.diff import (
     ActualServer,
     AddMap,
     AddServer,
+    CutServer,
     DelMap,
     MoveServer,
     RemoveServer,
@@ -34,7 +35,7 @@ ROUTE = Route(3, ServiceId("a"))
 BUSY = "Server still has connections attached to it, cannot remove it."
 
 
-def words(step: AddServer | MoveServer | RemoveServer | AddMap) -> list[str]:
+def words(step: AddServer | CutServer | MoveServer | RemoveServer | AddMap) -> list[str]:
     return [" ".join(command) for command in commands_of(step, "/r.map")]
 
 
@@ -51,6 +52,8 @@ def test_servers_are_added_with_the_options_that_keep_connections() -> None:
 def test_removal_goes_through_maintenance_and_may_cut() -> None:
     assert words(RemoveServer(3, "t1")) == ["set server p3/t1 state maint", "del server p3/t1"]
     assert words(RemoveServer(3, "t1", cut=True))[1] == "shutdown sessions server p3/t1"
+    assert words(CutServer(3, "t1")) == ["set server p3/t1 state maint", "shutdown sessions server p3/t1"]
+    assert fault_in(CutServer(3, "t1"), ["No such server.", ""]) is None
     assert words(MoveServer(3, V6)) == ["set server p3/t2.backup addr fd00::1 port 80"]
     assert words(AddMap("a.test", ROUTE)) == ["add map /r.map a.test p3|a|active"]
 

@@ -151,6 +151,21 @@ async def test_cut_ends_the_connections_too() -> None:
     assert (await proxy.read()).servers == {}
 
 
+async def test_everything_open_to_an_address_ends_whatever_service_it_belongs_to() -> None:
+    """Also at servers that are being removed and wait for their last connections."""
+    proxy, reconciler = await running_with(service("a", server("t", 1), server("u", 2)), service("b", server("t", 1)))
+    proxy.connected |= {(0, "t"), (0, "u"), (1, "t")}
+    assert (await reconciler.put(service("b"))).pending == (RemoveServer(1, "t"),)
+
+    report = await reconciler.cut([ip_address("10.0.0.1")])
+
+    assert report.errors == ()
+    assert proxy.connected == {(0, "u")}
+    servers = (await proxy.read()).servers
+    assert (servers[0]["t"].ready, servers[0]["u"].ready) == (False, True)
+    assert (await reconciler.cut([ip_address("10.0.0.1")])).errors == ()  # may be repeated
+
+
 async def test_a_refused_step_is_reported_with_its_service_and_blocks_no_other() -> None:
     proxy, reconciler = await running_with()
     proxy.failing[AddServer(0, server("bad"))] = "out of memory"

@@ -118,7 +118,7 @@ class TestRoutes:
         )
 
         assert set(dirty.errors) == {("route", "bank"), ("route", "no")}
-        assert [name for name, facts in model.routes.items() if facts.targets] == ["wiki", "ok"]
+        assert {name for name, facts in model.routes.items() if facts.targets} == {"wiki", "ok"}
 
     def test_sources_on_an_http_route_are_refused_rather_than_ignored(self, model: GatewayModel) -> None:
         model.take([(peer_key(SITE_A), SITE_A.agent_peer())])
@@ -138,3 +138,28 @@ class TestRoutes:
         assert dirty.services == {ServiceId("wiki")}
         assert not model.routes
         assert not model.take([(peer_key(SITE_A), SITE_A.agent_peer())]).services
+
+
+class TestCuts:
+    def test_a_revocation_counts_before_all_that_comes_with_it(self, model: GatewayModel) -> None:
+        """A pass may hold several changes; in the order of their keys the peer itself would come first."""
+        model.take([(peer_key(SITE_A), SITE_A.agent_peer())])
+
+        dirty = model.take(
+            [
+                (peer_key(SITE_A), SITE_A.agent_peer()),
+                (("revocation", "site-a"), Revocation(node_id=NodeId("site-a"), epoch=1)),
+            ]
+        )
+
+        assert dirty.cut == {SITE_A.node_id: IPv4Address("10.1.0.100")}
+        assert not model.agents
+        assert "revoked" in dirty.errors[peer_key(SITE_A)]
+
+    def test_who_is_gone_is_cut_too_and_who_has_a_new_key_is_not(self, model: GatewayModel) -> None:
+        model.take([(peer_key(SITE_A), SITE_A.agent_peer()), (peer_key(SITE_B), SITE_B.agent_peer())])
+
+        dirty = model.take([(peer_key(SITE_A), None), (peer_key(SITE_B), SITE_B.agent_peer(2))])
+
+        assert set(dirty.cut) == {SITE_A.node_id}
+        assert dirty.agents == {SITE_A.node_id, SITE_B.node_id}

@@ -37,7 +37,7 @@ def enrolment() -> Enrolment:
             trust=sign(TRUST_SET, DEPLOYMENT, encode(TRUST), TRUST_KEY),
             feed_key=feed_key_certificate(),
             endpoints=(),
-            bus=BusAccess(url="nats://127.0.0.1:4222", user="agent", password="p" * 20),
+            bus=BusAccess(url="nats://127.0.0.1:4222", jwt="the-jwt"),
         )
     )
 
@@ -86,7 +86,7 @@ async def test_a_refused_epoch_is_exceeded_with_the_same_key(state: NodeState, e
     asked: list[Announcement] = []
 
     async def answer(message: Message) -> None:
-        said = decode(decode(message.data, requests.Announce).announcement.body, Announcement)
+        said = decode(decode(message.data, requests.AnnounceAfter).announcement.body, Announcement)
         asked.append(said)
         newer = said.epoch > 9_000_000_000_000
         reply: object = (

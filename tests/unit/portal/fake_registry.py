@@ -77,10 +77,26 @@ class FakeRegistry:
             commands.PublishService: self._publish,
             commands.UnpublishService: self._unpublish,
             commands.RemoveNode: self._remove,
+            commands.RevokeNode: self._revoke,
+            commands.RotateNode: self._rotate,
+            commands.ReleaseNode: lambda _command: self.written(topic="node.released"),
             commands.CreateToken: self._create_token,
             commands.EnrolNode: self._enrol,
         }
         return writes.get(type(command), self._list)(command)
+
+    def _revoke(self, command: commands.RevokeNode) -> commands.Result:
+        self._change(command.node_id, state="revoked")
+        return self.written(topic="node.revoked")
+
+    def _rotate(self, command: commands.RotateNode) -> commands.Result:
+        self._change(command.node_id, public_key="B" * 43 + "=", epoch=8)
+        return self.written(topic="rotation.requested")
+
+    def _change(self, node_id: str, **changes: object) -> None:
+        self.nodes = [
+            msgspec.structs.replace(node, **changes) if node.node_id == node_id else node for node in self.nodes
+        ]
 
     def _list(self, command: object) -> commands.Result:
         """Pages of two, so that whoever reads a list has to turn them."""
@@ -195,6 +211,7 @@ class FakeRegistry:
             trust=sign(TRUST_SET, DEPLOYMENT, TRUST_BODY, TRUST_KEY),
             feed_key=sign(FEED_KEY, DEPLOYMENT, b"feed key", TRUST_KEY),
             endpoints=command.endpoints,
+            bus_jwt=f"jwt-of-a-{token.role}",
         )
 
 

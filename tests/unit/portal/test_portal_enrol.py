@@ -25,7 +25,7 @@ from kakuremichi.wire.enrolment import (
 )
 from kakuremichi.wire.identity import Certificate, Role
 from unit.portal.fake_registry import DEPLOYMENT, TRUST_HASH
-from unit.portal.world import World
+from unit.portal.world import NATS_URL, World
 
 NOT_VALID = "secret: this join token is unknown, used or expired; ask for a new one"
 
@@ -71,7 +71,8 @@ async def test_a_token_is_redeemed_for_a_certificate_and_the_bus_access_of_its_r
     certificate = decode(answer.certificate.body, Certificate)
 
     assert (status, certificate.node_id, certificate.role) == (200, "new-node", role)
-    assert (answer.deployment, answer.bus.user, answer.bus.password) == (DEPLOYMENT, role, f"for-{role}s")
+    assert (answer.deployment, answer.bus.url, answer.bus.jwt) == (DEPLOYMENT, NATS_URL, f"jwt-of-a-{role}")
+    assert "jwt-of" not in repr(answer.bus)
     command = world.registry.asked[-1]
     assert isinstance(command, commands.EnrolNode)
     assert (command.networks, command.source) == (("192.168.2.0/24",), "127.0.0.1")
@@ -136,7 +137,7 @@ def test_an_answer_with_another_trust_set_is_not_believed() -> None:
     signed: list[Any] = ["AAAA", []]
     answer = {
         "deployment": "AAAAAAAAAAAAAAAAAAAAAA==", "certificate": signed, "trust": signed, "feed_key": signed,
-        "endpoints": [], "bus": {"url": "", "user": "", "password": ""},
+        "endpoints": [], "bus": {"url": "", "jwt": ""},
     }  # fmt: skip
     with pytest.raises(JoinTokenRefusedError, match="trust set is not the one"):
         read_answer(token, msgspec.json.encode(answer))

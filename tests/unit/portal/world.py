@@ -11,18 +11,13 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from kakuremichi.bus.memory import MemoryBus, MemoryNats
-from kakuremichi.wire.enrolment import BusAccess
-from kakuremichi.wire.identity import Role
 from kakuremichi_portal.access import Tokens, add_token
 from kakuremichi_portal.portal import Parts, Portal, build
 from kakuremichi_portal.token_routes import JoinAnchor
 from unit.portal.fake_registry import TRUST_HASH, FakeNode, FakeRegistry
 
 WIKI = {"name": "wiki", "kind": "http", "host": "wiki.lab.test", "targets": [{"agent": "site-a", "port": 8080}]}
-BUS_ACCESS: dict[Role, BusAccess] = {
-    "gateway": BusAccess(url="nats://control.test:4222", user="gateway", password="for-gateways"),
-    "agent": BusAccess(url="nats://control.test:4222", user="agent", password="for-agents"),
-}
+NATS_URL = "nats://control.test:4222"
 
 
 @dataclass
@@ -56,7 +51,7 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
     if not isinstance(trace.get_tracer_provider(), TracerProvider):
         trace.set_tracer_provider(TracerProvider())
     token_file = folder / "tokens.json"
-    admin, viewer = add_token(token_file, "ann", "admin"), add_token(token_file, "vic", "viewer")
+    admin, viewer = add_token(token_file, "ann", "admin"), add_token(token_file, "vic", "read")
     nats = MemoryNats()
     bus, registry_bus, registry = nats.connect("portal"), nats.connect("registry"), FakeRegistry()
     await registry.serve(registry_bus)
@@ -64,7 +59,7 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
         bus=bus,
         tokens=Tokens(token_file),
         anchor=JoinAnchor("http://control.test:8080", b"", TRUST_HASH),
-        bus_access=BUS_ACCESS,
+        node_nats_url=NATS_URL,
         registry_timeout_s=0.3,
     )
     portal = build(parts)

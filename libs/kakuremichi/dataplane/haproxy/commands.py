@@ -11,6 +11,7 @@ from kakuremichi.dataplane.haproxy.diff import (
     ActualServer,
     AddMap,
     AddServer,
+    CutServer,
     DelMap,
     EnableServer,
     MoveServer,
@@ -73,11 +74,17 @@ def commands_of(step: Step, routes: str) -> tuple[Command, ...]:  # noqa: PLR091
             return (("set", "server", f"p{number}/{name}", "state", "ready"),)
         case RemoveServer(number, name, cut):
             return _removal(f"p{number}/{name}", cut=cut)
+        case CutServer(number, name):
+            return _stop(f"p{number}/{name}", cut=True)
 
 
 def _removal(name: str, *, cut: bool) -> tuple[Command, ...]:
+    return *_stop(name, cut=cut), ("del", "server", name)
+
+
+def _stop(name: str, *, cut: bool) -> tuple[Command, ...]:
     shut: tuple[Command, ...] = (("shutdown", "sessions", "server", name),) if cut else ()
-    return ("set", "server", name, "state", "maint"), *shut, ("del", "server", name)
+    return ("set", "server", name, "state", "maint"), *shut
 
 
 def fault_in(step: Step, replies: Sequence[str]) -> str | None:
@@ -85,7 +92,7 @@ def fault_in(step: Step, replies: Sequence[str]) -> str | None:
     for reply in replies:
         if reply in _DONE or reply.startswith(_MOVED):
             continue
-        if isinstance(step, RemoveServer) and reply == "No such server.":
+        if isinstance(step, RemoveServer | CutServer) and reply == "No such server.":
             return None
         if isinstance(step, DelMap) and reply == "Key not found.":
             return None

@@ -9,6 +9,9 @@ from kakuremichi.dataplane.haproxy.diff import Route, parse_route
 from kakuremichi.dataplane.haproxy.files import Layout
 
 RESERVED = "/.well-known/kakuremichi/"
+OWN_PER_MINUTE = 5  # requests of one source to the gateway itself
+OWN_BODY_BYTES = 16384
+OWN_AT_ONCE = 16
 _IS_RESERVED = f"{{ path_beg {RESERVED} }}"
 
 # Names under which proxies in front of applications are told who the visitor is. Nobody is in front of us.
@@ -134,7 +137,7 @@ def _frontend(frontend: Frontend, layout: Layout) -> str:
         *(f'  bind "fd@${{KK_FD_{name}}}"' for name in frontend.http),
         *(f'  bind "fd@${{KK_FD_{name}}}" {tls}' for name in frontend.tls),
         *_VISITOR_RULES,
-        _reserved_rule(frontend),
+        *_reserved_rules(frontend),
         *_host_rules(layout),
         *_ADDRESSED_RULES,
         *([f"  use_backend own if {_IS_RESERVED}"] if frontend.own_service else []),
@@ -157,12 +160,27 @@ _VISITOR_RULES = (
 )
 
 
-def _reserved_rule(frontend: Frontend) -> str:
-    """The place of the gateway itself, under every name and address; no service ever sees it."""
+def _reserved_rules(frontend: Frontend) -> tuple[str, ...]:
+    """The place of the gateway itself, under every name and address; no service ever sees it.
+
+    Only few, whole and small requests reach it: what is too much ends here, where it costs next to nothing.
+    """
     if frontend.own_service is None:
-        return f"{_answer(404, 'reserved')} if {_IS_RESERVED}"
-    # `allow` ends the http-request rules: what follows about host names does not concern it.
-    return f"  http-request allow if {_IS_RESERVED}"
+        return (f"{_answer(404, 'reserved')} if {_IS_RESERVED}",)
+    too_many = f"{{ sc_http_req_rate(0,own_sources) gt {OWN_PER_MINUTE} }}"
+    too_large = f"{{ req.body_size gt {OWN_BODY_BYTES} }}"
+    return (
+        # An IPv6 host has a whole /64 to change addresses in.
+        f"  http-request track-sc0 src,ipmask(32,64) table own_sources if {_IS_RESERVED}",
+        f"{_answer(429, 'too many requests')} if {_IS_RESERVED} {too_many}",
+        f"  http-request deny deny_status 405 if {_IS_RESERVED} !METH_POST",
+        f"  http-request deny deny_status 413 if {_IS_RESERVED} {too_large}",
+        # A body that trickles in would hold a place; one of unknown size is looked at as far as it may go.
+        f"  http-request wait-for-body time 2s at-least {OWN_BODY_BYTES + 1} if {_IS_RESERVED}",
+        f"  http-request deny deny_status 413 if {_IS_RESERVED} {too_large}",
+        # `allow` ends the http-request rules: what follows about host names does not concern it.
+        f"  http-request allow if {_IS_RESERVED}",
+    )
 
 
 def _route_is(state: RouteState) -> str:
@@ -200,4 +218,10 @@ _ADDRESSED_RULES = (
 def _own_service(frontend: Frontend) -> str:
     if frontend.own_service is None:
         return ""
-    return f"\nbackend own from base\n  server gateway unix@{frontend.own_service}\n"
+    return f"""
+backend own from base
+  server gateway unix@{frontend.own_service} maxconn {OWN_AT_ONCE}
+
+backend own_sources
+  stick-table type ipv6 size 100k expire 2m store http_req_rate(1m)
+"""

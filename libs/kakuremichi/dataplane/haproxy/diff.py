@@ -1,6 +1,7 @@
 """Which steps lead from what HAProxy holds to what it shall hold. Pure."""
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -98,8 +99,16 @@ class RemoveServer:
     cut: bool = False  # end its open connections too
 
 
+@dataclass(frozen=True, slots=True)
+class CutServer:
+    """End its open connections and let it get no new ones; it stays configured."""
+
+    number: int
+    name: str
+
+
 MapStep = AddMap | SetMap | DelMap
-ServerStep = AddServer | MoveServer | WeighServer | EnableServer | RemoveServer
+ServerStep = AddServer | MoveServer | WeighServer | EnableServer | RemoveServer | CutServer
 Step = MapStep | ServerStep
 
 
@@ -136,6 +145,16 @@ def steps_between(actual: Actual, wanted: Wanted, *, cut: bool = False) -> tuple
         same_owner = now.get(number) == then.get(number)
         (phases.stale if same_owner else phases.strangers).extend(removals)
     return phases.all()
+
+
+def cuts(actual: Actual, addresses: AbstractSet[str]) -> tuple[CutServer, ...]:
+    """Every server at one of these addresses, also those that are being removed and wait for their last connections."""
+    return tuple(
+        CutServer(number, name)
+        for number in sorted(actual.servers)
+        for name, server in sorted(actual.servers[number].items())
+        if server.address in addresses
+    )
 
 
 def _owners(routes: Iterable[Route | None]) -> dict[int, frozenset[ServiceId]]:

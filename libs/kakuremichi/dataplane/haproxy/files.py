@@ -37,6 +37,11 @@ class Layout:
         return self.directory / "master.sock"
 
     @property
+    def own_socket(self) -> Path:
+        """Where the gateway itself answers under /.well-known/kakuremichi/."""
+        return self.directory / "own.sock"
+
+    @property
     def log(self) -> Path:
         return self.directory / "haproxy.log"
 

@@ -15,6 +15,7 @@ from kakuremichi.dataplane.haproxy.diff import (
     ActualServer,
     AddMap,
     AddServer,
+    CutServer,
     DelMap,
     EnableServer,
     MapStep,
@@ -114,6 +115,9 @@ class MemoryProxy:
                 return self._add(number, server)
             case RemoveServer(number, name, cut):
                 return self._remove(number, name, cut=cut)
+            case CutServer(number, name):
+                self.connected.discard((number, name))
+                return self._change(number, name, ready=False)
             case EnableServer(number, name):
                 return self._change(number, name, ready=True)
             case MoveServer(number, server):

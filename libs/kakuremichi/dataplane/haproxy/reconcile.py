@@ -17,11 +17,12 @@ from kakuremichi.dataplane.haproxy.client import ProxyError, ProxyUnavailableErr
 from kakuremichi.dataplane.haproxy.commands import is_busy
 from kakuremichi.dataplane.haproxy.config import described_pool, parse_routes_file
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Tuning
-from kakuremichi.dataplane.haproxy.diff import DelMap, RemoveServer, SetMap, Step, steps_between
+from kakuremichi.dataplane.haproxy.diff import DelMap, RemoveServer, SetMap, Step, cuts, steps_between
 from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.dataplane.haproxy.lingering import Lingering
 from kakuremichi.dataplane.haproxy.pool import Pool, PoolExhaustedError
 from kakuremichi.dataplane.haproxy.proxy import Outcome, Proxy
+from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import ServiceId
 
 log = structlog.get_logger(__name__)
@@ -134,6 +135,15 @@ class Reconciler:
                 return Report()
             return await self._pass(lambda run: self._change(run, number, keys, cut=cut))
 
+    async def cut(self, addresses: Iterable[IPAddress]) -> Report:
+        """End every connection to these addresses, whatever service it belongs to. May be repeated.
+
+        What is still desired there comes back with the next comparison: take it out of the desired state too.
+        """
+        async with self._state:
+            self._check_opened()
+            return await self._pass(lambda run: self._cut(run, frozenset(map(str, addresses))))
+
     async def run(self, stop: asyncio.Event) -> None:
         """Save files, ask again for refused removals, watch for another HAProxy process; until `stop`."""
         while not stop.is_set():
@@ -201,6 +211,10 @@ class Reconciler:
         actual = await self._proxy.read_part((number,), sorted(keys))
         await self._apply(run, steps_between(actual, wanted, cut=cut))
         self._settle(run, (number,))
+
+    async def _cut(self, run: _Pass, addresses: frozenset[str]) -> None:
+        actual = await self._proxy.read()
+        await self._apply(run, cuts(actual, addresses))
 
     async def _compare(self, run: _Pass) -> None:
         running = await self._proxy.running()

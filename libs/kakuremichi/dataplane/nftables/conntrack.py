@@ -1,12 +1,15 @@
-"""Ends flows by their mark: one message to the kernel, whatever their number."""
+"""Ends flows: by their mark in one message to the kernel, whatever their number; or one by one, by who opened them."""
 
+import errno
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 
 from pyroute2 import AsyncConntrack
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from kakuremichi.dataplane.nftables.errors import DeviceError
-from kakuremichi.dataplane.nftables.marks import mark_of, number_of
+from kakuremichi.dataplane.nftables.marks import AGENT_MARK, ROLE_MASK, mark_of, number_of
 
 _EVERY_BIT = 0xFFFFFFFF
 
@@ -35,3 +38,27 @@ async def flush_all(marks: Iterable[int], *, netns: str | None = None) -> None:
                 await conntrack.flush(mark=mark, mark_mask=_EVERY_BIT)
     except (NetlinkError, OSError) as error:
         raise DeviceError(f"conntrack: the flows could not be flushed ({error})") from error
+
+
+async def flush_from(sources: Iterable[IPv4Address], *, netns: str | None = None) -> None:
+    """Forget every flow to an agent's target that one of these gateways opened. Those of other gateways stay.
+
+    Reads the whole table of an agent's flows, so it is for what happens rarely.
+    """
+    try:
+        async with AsyncConntrack(**({} if netns is None else {"netns": netns})) as conntrack:
+            for source in sources:
+                await _flush_from(conntrack, source)
+    except (NetlinkError, OSError) as error:
+        raise DeviceError(f"conntrack: the flows could not be flushed ({error})") from error
+
+
+async def _flush_from(conntrack: AsyncConntrack, source: IPv4Address) -> None:
+    opened_by = NFCTAttrTuple(saddr=str(source))
+    found = await conntrack.dump_entries(mark=AGENT_MARK, mark_mask=ROLE_MASK, tuple_orig=opened_by)
+    for entry in [entry async for entry in found]:
+        try:
+            await conntrack.delete(entry)
+        except NetlinkError as error:
+            if error.code != errno.ENOENT:  # it may have ended by itself
+                raise

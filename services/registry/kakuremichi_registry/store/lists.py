@@ -11,12 +11,14 @@ PAGE = 200
 
 NODES = f"""
 select n.node_id, n.role, n.pool, n.slot, n.subnet, n.endpoints, n.public_key, n.epoch, r.report,
+       n.quarantined_at is not null as quarantined, n.revoked_at is not null as revoked, n.pending,
        r.at as reported_at, coalesce(r.at > clock_timestamp() - interval '{LIVE_S} seconds', false) as live,
        (select coalesce(json_object_agg(h.feed, h.feed_seq), '{{}}'::json)::text from feed_head h
         where h.feed = any(case n.role when 'gateway' then array['feed.pool.' || n.pool]
                            else array['feed.fleet.' || n.pool, 'feed.agent.' || n.node_id] end)) as heads
 from node n left join report r using (node_id)
-where n.removed_at is null and n.role = $1 and n.node_id > $2 and ($3 = '' or n.node_id = $3)
+where (n.removed_at is null or n.revoked_at is not null)
+  and n.role = $1 and n.node_id > $2 and ($3 = '' or n.node_id = $3)
 order by n.node_id limit {PAGE}
 """  # noqa: S608  # constants of ours only
 SERVICES = f"""

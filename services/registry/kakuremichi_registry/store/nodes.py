@@ -10,7 +10,7 @@ from kakuremichi.model.ids import PoolName
 from kakuremichi.wire.codec import decode, encode
 from kakuremichi.wire.commands import CreateToken, RemoveNode
 from kakuremichi.wire.identity import Announcement, Role
-from kakuremichi.wire.signing import Signed
+from kakuremichi.wire.signing import Signed, digest_of
 from kakuremichi_registry.contexts import EnrolContext, RemoveContext, TokenContext
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.enrolment import Enrolment, Removal
@@ -36,7 +36,8 @@ select json_build_object(
     'networks', (select networks from deployment),
     'enrolments', (select enrolments from deployment),
     'node', (select {KNOWN_NODE_JSON} from node n join token using (node_id)),
-    'identity_holder', (select node_id from node where identity_key = $2 and removed_at is null),
+    'identity_holder', (select node_id from node where identity_key = $2 and removed_at is null
+                        union all select node_id from revoked_identity where identity_key = $2 limit 1),
     'subnets', (select coalesce(json_agg(json_build_array(node_id, network(subnet) - inet '0.0.0.0')), '[]'::json)
                 from node where removed_at is null and subnet is not null and exists (select from token)),
     'gateway_networks', (select coalesce(json_agg(distinct net), '[]'::json)
@@ -95,7 +96,9 @@ async def enrol(
     enrolments: int,
     enrolment: Enrolment,
     signed: Signed,
+    pending: bool,
 ) -> Written:
+    """`pending`: the certificate has too few signatures yet."""
     certificate = enrolment.certificate
     node = (
         certificate.node_id, certificate.role, certificate.pool, certificate.slot or None, certificate.subnet or None,
@@ -105,7 +108,9 @@ async def enrol(
     )  # fmt: skip
     return Written.of(
         await database.write(
-            "select * from kk_enrol($1::kk_entry, $2, $3, $4::kk_node)", entry, secret_hash, enrolments, node
+            "select * from kk_enrol_pending($1::kk_entry, $2, $3, $4::kk_node)" if pending
+            else "select * from kk_enrol($1::kk_entry, $2, $3, $4::kk_node)",
+            entry, secret_hash, enrolments, node,
         )
     )
 
@@ -137,12 +142,14 @@ async def node_place(database: Database, node_id: str) -> Place | None:
 
 async def certificate_of(database: Database, node_id: str) -> Signed | None:
     """The live node's certificate as it was signed."""
-    row = await database.fetch_one("select certificate from node where node_id = $1 and removed_at is null", node_id)
+    row = await database.fetch_one(
+        "select certificate from node where node_id = $1 and removed_at is null and not pending", node_id
+    )
     return None if row is None else decode(row["certificate"], Signed)
 
 
 class KeyOutcome(NamedTuple):
-    outcome: str  # accepted, same, not-newer, held, unknown-node
+    outcome: str  # accepted, same, not-newer, held, conflict, quarantined, unknown-node
     epoch: int  # the one that stands now
 
 
@@ -154,10 +161,22 @@ async def accept_key(
     signed: Signed,
     said: Announcement,
     endpoints: tuple[Endpoint, ...],
+    follows: tuple[bytes, ...],
 ) -> KeyOutcome:
+    """`follows`: hashes of announcements, one of which has to be the one that stands."""
     row = await database.write(
-        "select outcome, epoch from kk_accept_key($1::kk_entry, $2::kk_item[], $3, $4, $5, $6, $7, $8, $9)",
+        "select outcome, epoch"
+        " from kk_accept_key($1::kk_entry, $2::kk_item[], $3, $4, $5, $6, $7, $8, $9, $10, $11::bytea[])",
         entry, list(items), said.node_id, said.serial, said.epoch, said.public_key, encode(signed),
         [str(endpoint) for endpoint in endpoints], [endpoint.address for endpoint in endpoints],
+        digest_of(signed), list(follows),
     )  # fmt: skip
     return KeyOutcome(row["outcome"], row["epoch"])
+
+
+async def standing_announcement(database: Database, node_id: str) -> Signed | None:
+    """The announcement that was accepted last."""
+    row = await database.fetch_one(
+        "select announcement from node where node_id = $1 and removed_at is null and announcement is not null", node_id
+    )
+    return None if row is None else decode(row["announcement"], Signed)

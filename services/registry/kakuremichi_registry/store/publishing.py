@@ -17,7 +17,8 @@ select json_build_object(
     'log_id', (select log_id from log_head),
     'known_pool', exists (select from pool where pool = $2),
     'old', (select {SERVICE_JSON} from old s),
-    'nodes', (select coalesce(json_agg(json_build_object('node_id', node_id, 'role', role, 'pool', pool)), '[]'::json)
+    'nodes', (select coalesce(json_agg(json_build_object('node_id', node_id, 'role', role, 'pool', pool,
+                  'quarantined', quarantined_at is not null)), '[]'::json)
               from node where node_id = any($7::text[]) and removed_at is null),
     'gateways', {names("n.role = 'gateway' and n.pool in (select pool from pools)")},
     'lacking', (select coalesce(json_agg(json_build_object('node_id', r.node_id, 'tags', r.tags)), '[]'::json)

@@ -15,7 +15,8 @@ SERVICE_JSON = """
 
 KNOWN_NODE_JSON = """
     json_build_object('node_id', n.node_id, 'role', n.role, 'pool', n.pool, 'live', n.removed_at is null,
-                      'serial', n.serial, 'epoch', n.epoch)
+                      'serial', n.serial, 'epoch', n.epoch,
+                      'identity_key', encode(n.identity_key, 'base64'), 'revoked', n.revoked_at is not null)
 """
 
 

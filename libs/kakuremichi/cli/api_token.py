@@ -1,0 +1,60 @@
+"""`kakuremichi api-token`: who may call the portal's API."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kakuremichi.cli.options import output_option, with_client
+from kakuremichi.cli.output import print_json, talk
+from kakuremichi.runtime.files import write_atomically
+
+COLUMNS = ("name", "scope", "prefix", "expires_at", "state")
+
+
+@click.group("api-token")
+def api_token() -> None:
+    """Make the tokens with which people and programs call the API."""
+
+
+@api_token.command()
+@click.argument("name")
+@click.option("--scope", type=click.Choice(["read", "publish", "admin"]), default="read", show_default=True)
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="It expires after so many.")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Write it there (0600), not to the screen.")
+@with_client
+def create(client: Any, *, name: str, scope: str, days: int, to: Path | None) -> None:
+    """Print a token once: read looks, publish changes services too, admin everything.
+
+    \b
+    kakuremichi api-token create deploy --scope publish --days 30 --to deploy.token
+    """
+    answer = client.call("POST", "api-tokens", body={"name": name, "scope": scope, "days": days})
+    if to is None:
+        click.echo(answer["token"])
+    else:
+        write_atomically(to, answer["token"].encode() + b"\n")
+    talk(f"{name} may {scope} with it until {answer['expires_at']}; it is not shown again")
+
+
+@api_token.command("list")
+@output_option
+@with_client
+def list_(client: Any, output: str) -> None:
+    """List them by their first characters."""
+    items = client.list("api-tokens")
+    if output == "json":
+        print_json(items)
+        return
+    for item in items:
+        row = [str(item[column]) or "never" for column in COLUMNS]
+        click.echo(item["name"] if output == "name" else "  ".join(text.ljust(12) for text in row).rstrip())
+
+
+@api_token.command()
+@click.argument("name")
+@with_client
+def remove(client: Any, name: str) -> None:
+    """Take a token back; it is worth nothing from now on."""
+    client.call("DELETE", "api-tokens", name)
+    talk(f"api token {name} removed")

@@ -1,0 +1,49 @@
+"""/api/v1/trust: nodes that wait for trust keys which do not lie on the server. The signatures are made elsewhere."""
+
+from aiohttp import web
+from msgspec import Struct
+
+from kakuremichi.wire import commands
+from kakuremichi.wire.granting import Grants
+from kakuremichi.wire.signing import Signed
+from kakuremichi_portal.decoding import read_body
+from kakuremichi_portal.registry import Registry
+from kakuremichi_portal.route import API, Access, Call, Route, json_response
+
+PENDING = f"{API}/trust/pending"
+SIGNATURES = f"{API}/trust/signatures"
+
+
+class GrantIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    certificate: Signed
+
+
+class GrantOut(Struct, frozen=True, kw_only=True):
+    """`signatures` of `needed`: with as many the node is let in."""
+
+    node: str
+    signatures: int
+    needed: int
+
+
+class TrustRoutes:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", PENDING, "listPending", "Certificates that wait for offline trust keys.", Access.READ,
+                  self.pending, {200: Grants}),
+            Route("POST", SIGNATURES, "submitSignature", "One of them, signed.", Access.ADMIN,
+                  self.submit, {200: GrantOut}, GrantIn, refusals=(400, 404, 409, 413, 415, 422)),
+        )  # fmt: skip
+
+    async def pending(self, call: Call) -> web.Response:
+        answer = await self._registry.ask(commands.ListPending(actor=call.actor), commands.PendingCertificates)
+        return json_response(Grants(deployment=answer.deployment, trust=answer.trust, certificates=answer.certificates))
+
+    async def submit(self, call: Call) -> web.Response:
+        given = await read_body(call.request, GrantIn)
+        command = commands.SubmitGrant(actor=call.actor, certificate=given.certificate)
+        taken = await self._registry.ask(command, commands.GrantTaken)
+        return json_response(GrantOut(node=taken.node_id, signatures=taken.signatures, needed=taken.needed))

@@ -1,0 +1,52 @@
+"""Nodes that wait for trust keys which do not lie here: the list of them, and the signatures that come back."""
+
+from kakuremichi.wire.commands import (
+    Enrolled,
+    EnrolmentWaiting,
+    EnrolNode,
+    GrantTaken,
+    PendingCertificates,
+    SubmitGrant,
+)
+from kakuremichi_registry import granting
+from kakuremichi_registry.database import Database
+from kakuremichi_registry.refusal import not_found
+from kakuremichi_registry.store import pending
+from kakuremichi_registry.store.entries import entry_of
+from kakuremichi_registry.trust import Trust
+
+
+class Grants:
+    def __init__(self, database: Database, trust: Trust) -> None:
+        self._database, self._trust = database, trust
+
+    async def waiting(self) -> PendingCertificates:
+        certificates = await pending.waiting(self._database)
+        return PendingCertificates(
+            deployment=self._trust.deployment, trust=self._trust.trust_set, certificates=certificates
+        )
+
+    async def known(self, command: EnrolNode) -> Enrolled | EnrolmentWaiting | None:
+        """What a node is told that comes back: it has used its token, and proves who it is by its identity key."""
+        found = await pending.of_identity(self._database, command.identity_key, command.sealing_key)
+        if found is None:
+            return None
+        if found.pending:
+            return EnrolmentWaiting(node_id=found.node_id)
+        return Enrolled(
+            deployment=self._trust.deployment, certificate=found.certificate, trust=self._trust.trust_set,
+            feed_key=self._trust.feed_certificate, endpoints=found.endpoints,
+        )  # fmt: skip
+
+    async def submit(self, command: SubmitGrant) -> GrantTaken:
+        node_id = granting.read_certificate(command.certificate).node_id
+        held = await pending.waiting_of(self._database, node_id)
+        if held is None:
+            raise not_found("not-pending", f"node {node_id}: does not wait for a signature", field="certificates")
+        grant = granting.decide(self._trust, command.certificate, held)
+        needed = self._trust.members.threshold
+        if grant is None:
+            return GrantTaken(node_id=node_id, signatures=len(held.signatures), needed=needed)
+        entry = entry_of(grant.fact, command)
+        await pending.grant(self._database, entry, node_id, seen=held, signed=grant.signed, complete=grant.complete)
+        return GrantTaken(node_id=node_id, signatures=len(grant.signed.signatures), needed=needed)
