@@ -171,14 +171,21 @@ def _within_reach(bin_dir: Path, directory: Path, account: pwd.struct_passwd) ->
     """The programs where the account can run them: copied beside the data if they lie in somebody's home."""
     if not _closed_to(bin_dir / "postgres", account):
         return bin_dir
+    install, package = bin_dir.parent, bin_dir.parents[1]
     copy = directory / "programs"
-    if not (copy / "bin" / "postgres").exists():
+    copied = copy / package.name / install.name / bin_dir.name
+    if not (copied / "postgres").exists():
         fresh = directory / "programs.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(bin_dir.parent, fresh, symlinks=True)
+        shutil.copytree(install, fresh / package.name / install.name, symlinks=True)
+        libraries = package.with_name(
+            f"{package.name}.libs"
+        )  # where a wheel keeps them, found relative to the programs
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
         shutil.rmtree(copy, ignore_errors=True)
         fresh.rename(copy)
-    return copy / "bin"
+    return copied
 
 
 def _check_socket_length(run: Path) -> None:
