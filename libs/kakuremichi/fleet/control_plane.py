@@ -33,6 +33,7 @@ class Options:
     nats_url: str = ""  # "": the embedded server
     database_url: str = ""  # "": the embedded server
     namespace: str | None = None  # in the lab
+    trace: bool = False  # a file of spans per program below `trace`; nothing rotates them
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,12 @@ class ControlPlane:
         return self.directory / "api-tokens.json"
 
     @property
-    def _nats_port(self) -> str:
-        return self.options.nats_listen.rpartition(":")[2]
+    def _nats_url(self) -> str:
+        """How the services on this server reach the bus."""
+        if self.options.nats_url:
+            return self.options.nats_url
+        host, _, port = self.options.nats_listen.rpartition(":")
+        return f"nats://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared, not bound
 
     def passwords(self) -> dict[str, str]:
         known: dict[str, str] = json.loads((self.directory / "passwords.json").read_text())
@@ -113,13 +118,13 @@ class ControlPlane:
 
     def _service(self, name: str) -> Unit:
         passwords = self.passwords()
-        nats_url = self.options.nats_url or f"nats://127.0.0.1:{self._nats_port}"
         role, module = name, f"kakuremichi_{name}"
         if name == "provisioner":
             role, module = PROVISION.name, "kakuremichi.bus.provisioner"
-        settings = {"NATS_URL": nats_url, "NATS_PASSWORD": passwords[role], **self._settings(name, passwords)}
+        settings = {"NATS_URL": self._nats_url, "NATS_PASSWORD": passwords[role], **self._settings(name, passwords)}
         env = {f"KAKUREMICHI_{key}": value for key, value in settings.items()}
-        env["KAKUREMICHI_TRACE_FILE"] = str(self.directory / "trace" / f"{name}.trace")
+        if self.options.trace:
+            env["KAKUREMICHI_TRACE_FILE"] = str(self.directory / "trace" / f"{name}.trace")
         return self._unit(name, (sys.executable, "-m", module), env)
 
     def _settings(self, name: str, passwords: dict[str, str]) -> dict[str, str]:

@@ -94,6 +94,7 @@ class Fleet:
                 nats_listen=f"0.0.0.0:{NATS_PORT}",
                 node_nats_url=f"nats://{address}:{NATS_PORT}",
                 namespace=self.lab.namespace("control"),
+                trace=True,
             )
         )
 
@@ -131,7 +132,12 @@ class Fleet:
         for name in agents:
             self.progress(f"enrolling agent {name}")
             await self.start_agent(name)
-        await self._wait("all nodes", lambda: self._all_live([*gateways, *agents]))
+        await self.all_live([*gateways, *agents])
+
+    async def all_live(self, names: Iterable[str]) -> None:
+        """Wait until every one of these nodes has a key, reports, and has applied what its feeds say."""
+        wanted = list(names)
+        await self._wait(f"nodes {', '.join(wanted)}", lambda: self._all_live(wanted))
 
     async def start_target(self, service: PrivateService) -> None:
         await self.units.start(
@@ -182,7 +188,6 @@ class Fleet:
         return True
 
     def _all_live(self, names: list[str]) -> bool:
-        """Every node has a key, reports, and has applied what its feeds say."""
         api = self.api()
         try:
             nodes = {node["name"]: node for kind in ("gateways", "agents") for node in api.get(f"/{kind}")["items"]}
@@ -209,8 +214,15 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet_in(
-    lab: Lab, directory: Path, progress: Callable[[str], None] = lambda _text: None
+    lab: Lab,
+    directory: Path,
+    progress: Callable[[str], None] = lambda _text: None,
+    *,
+    keeper_host: str | None = None,
 ) -> AsyncIterator[Fleet]:
-    """A fleet object with its keeper, whose folder is made; leaving the block stops nothing."""
-    async with Units(directory / "keeper") as units:
+    """A fleet object with its keeper, whose folder is made; leaving the block stops nothing.
+
+    With `keeper_host` a new keeper lives on that host of the lab and ends with the lab, whoever takes it down.
+    """
+    async with Units(directory / "keeper", namespace=lab.namespace(keeper_host) if keeper_host else None) as units:
         yield Fleet(lab, directory, units, progress)

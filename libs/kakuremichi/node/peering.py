@@ -28,7 +28,18 @@ class PeerSection:
     kind: str  # of the feed's records: "agent-peer" or "gateway-peer"
     peers: PeerReconciler
     peer_of: Callable[[NodeId], Peer | None]  # as the model wants it now; None: not at all
+    on_set: Callable[[AbstractSet[PublicKey]], None] = lambda _keys: None  # told of peers that were set, not renewed
     _given: dict[NodeId, Peer] = field(default_factory=dict)
+    _anew: set[NodeId] = field(default_factory=set)
+
+    @property
+    def given(self) -> Mapping[NodeId, Peer]:
+        """What the engine was given."""
+        return self._given
+
+    def renew(self, nodes: Iterable[NodeId]) -> None:
+        """The next pass over these nodes removes their peers first, so that the engine begins anew with them."""
+        self._anew.update(nodes)
 
     async def bring(self, nodes: Iterable[NodeId]) -> Errors:
         """Add and replace, before anything is routed there."""
@@ -47,6 +58,7 @@ class PeerSection:
             return {(self.kind, str(node)): str(error) for node in wanted} or {(self.kind, "*"): str(error)}
         errors = self._errors(outcomes, wanted)
         self._given = {node: peer for node, peer in wanted.items() if (self.kind, str(node)) not in errors}
+        self._tell(outcomes, frozenset())
         return errors
 
     async def _change(self, nodes: list[NodeId]) -> Errors:
@@ -56,7 +68,10 @@ class PeerSection:
         if not before and not after:
             return {}
         try:
-            outcomes = await self.peers.change(before, after)
+            again = self._taken_anew(before)
+            if again:
+                await self.peers.change(again, {})
+            outcomes = await self.peers.change({key: before[key] for key in before.keys() - again.keys()}, after)
         except DeviceError as error:
             return {(self.kind, str(node)): str(error) for node in nodes}
         errors = self._errors(
@@ -68,7 +83,19 @@ class PeerSection:
             self._given.pop(node, None)
             if node in wanted:
                 self._given[node] = wanted[node]
+        self._tell(outcomes, again.keys())
         return errors
+
+    def _taken_anew(self, before: Mapping[PublicKey, Peer]) -> dict[PublicKey, Peer]:
+        keys = {self._given[node].public_key for node in self._anew if node in self._given}
+        again = {key: peer for key, peer in before.items() if key in keys}
+        self._anew = {node for node in self._anew if node in self._given and self._given[node].public_key not in again}
+        return again
+
+    def _tell(self, outcomes: Iterable[Outcome], renewed: AbstractSet[PublicKey]) -> None:
+        done = [outcome.step for outcome in outcomes if outcome.error is None]
+        if fresh := {step.peer.public_key for step in done if isinstance(step, SetPeer)} - renewed:
+            self.on_set(fresh)
 
     def _errors(self, outcomes: Iterable[Outcome], named: Mapping[NodeId, Peer]) -> dict[Key, str]:
         owners = {peer.public_key: node for node, peer in named.items()}

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import structlog
 
 from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.port import Bus
 from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
 from kakuremichi.dataplane.wireguard.engine import link_alias
 from kakuremichi.node.announcing import Announcer
-from kakuremichi.node.reporting import Reporter
+from kakuremichi.node.reporting import EVERY_S, Reporter
 from kakuremichi.node.state import Enrolment, NodeState
 from kakuremichi.node.worker import Node, Worker
 from kakuremichi.reconcile.follower import Applied, Follower
-from kakuremichi.reconcile.holding import Holding
+from kakuremichi.reconcile.holding import Holding, Key
 from kakuremichi.reconcile.journal import Journal
 from kakuremichi.reconcile.verify import Verifier
 from kakuremichi.runtime.service import run_until_stopped
+from kakuremichi.wire import subjects
 
 log = structlog.get_logger()
 
@@ -39,14 +41,25 @@ class Feeds:
 
 
 class Emitter:
-    """Between the followers and the worker, which is made after them."""
+    """Between what is made last (worker, reporter) and those who give it work, which are made before it."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.reporter: Reporter | None = None
 
     def __call__(self, applied: Applied) -> None:
         if self.worker is not None:
             self.worker.take(applied)
+
+    def redo(self, keys: Iterable[Key]) -> None:
+        """Let the worker look at these keys once more."""
+        if self.worker is not None:
+            self.worker.redo(keys)
+
+    async def probe(self, _bus: Bus) -> None:
+        """The bus's proof of life: a report that the registry answers."""
+        if self.reporter is not None:
+            await self.reporter.send()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,8 @@ class Station:
 
     @classmethod
     def open(cls, state: NodeState, enrolment: Enrolment, interface: str) -> "Station":
-        return cls(state, enrolment, interface, _open_bus(enrolment), enrolment.verifier(), Emitter())
+        emit = Emitter()
+        return cls(state, enrolment, interface, _open_bus(enrolment, emit), enrolment.verifier(), emit)
 
     def open_feeds(self, names: Iterable[str]) -> Feeds:
         """A follower for each feed, its last-known-good loaded."""
@@ -89,7 +103,7 @@ class Station:
         for topic, sentence in warnings:
             reporter.warn(topic, sentence)
         worker = Worker(node, reporter.done, feeds.complete)
-        self.emit.worker = worker
+        self.emit.worker, self.emit.reporter = worker, reporter
         if feeds.complete():
             # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
             worker.compare_everything()
@@ -112,14 +126,19 @@ class Station:
             )
 
 
-def _open_bus(enrolment: Enrolment) -> NatsBus:
+def _open_bus(enrolment: Enrolment, emit: Emitter) -> NatsBus:
     access, node = enrolment.answer.bus, enrolment.node
 
     async def credentials() -> Credentials:
         return Credentials(access.user, access.password)
 
-    name, prefix = f"{node.role}/{node.node_id}", f"reply.{node.node_id}"
-    return NatsBus(NatsOptions(servers=(access.url,), name=name, inbox_prefix=prefix), credentials)
+    options = NatsOptions(
+        servers=(access.url,),
+        name=f"{node.role}/{node.node_id}",
+        inbox_prefix=subjects.reply_prefix(node.node_id),
+        probe_interval_s=EVERY_S,
+    )
+    return NatsBus(options, credentials, probe=emit.probe)
 
 
 class InterfaceGoneError(RuntimeError):

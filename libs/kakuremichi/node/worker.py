@@ -7,7 +7,7 @@ does not wait.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,6 +79,11 @@ class Worker:
         """Called by the followers; never waits."""
         self._todo.append(applied)
         self._whole = self._whole or applied.whole
+        self._wake.set()
+
+    def redo(self, keys: Iterable[Key]) -> None:
+        """Look at these keys once more; never waits."""
+        self._retry |= frozenset(keys)
         self._wake.set()
 
     def compare_everything(self) -> None:

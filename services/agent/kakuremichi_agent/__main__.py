@@ -19,6 +19,7 @@ from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.enrol import enrol
+from kakuremichi.node.greeting import Greeter
 from kakuremichi.node.key import hold_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.run import Station, host_networks
@@ -57,8 +58,9 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
         feeds = station.open_feeds((subjects.fleet_feed(node.pool), subjects.agent_feed(node.node_id)))
         model = AgentModel(station.verifier, node.pool, subnet, _allow(allow_file, networks, subnet))
         agent = _sections(model, feeds.holdings, PeerReconciler(device), link, station.alias)
+        greeter = Greeter(device, agent.peers, station.emit.redo)
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
-        await station.run(agent, feeds, warnings)
+        await station.run(agent, feeds, warnings, greet=greeter.run)
 
 
 def _sections(

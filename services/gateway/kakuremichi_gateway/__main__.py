@@ -1,7 +1,7 @@
 """`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
 
 from contextlib import AsyncExitStack
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import click
@@ -35,14 +35,18 @@ from kakuremichi_gateway.sections import Gateway
 
 log = structlog.get_logger()
 
+# The dummy address of RFC 7600, never seen on the wire: what leaves gets a source by rule, and the echo requests
+# of agents can be redirected only to an interface that has an address.
+PLACEHOLDER = IPv4Interface("192.0.0.8/32")
+
 
 @node_command("gateway")
 @click.option("--endpoint", multiple=True, help="IP[:port] where agents reach this gateway; repeatable.")
 @click.option(
-    "--haproxy", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="Its folder."
+    "--haproxy-dir", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="HAProxy's folder."
 )
 @click.option("--certificates", type=click.Path(path_type=Path), help="HAProxy crt-list for port 443; without it none.")
-async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Path, certificates: Path | None) -> None:
     """Carry visitors to the private services behind the agents of this pool."""
     try:
         endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
@@ -66,7 +70,7 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
-        proxy, model = _proxy(haproxy, certificates), GatewayModel(station.verifier, node.pool)
+        proxy, model = _proxy(haproxy_dir, certificates), GatewayModel(station.verifier, node.pool)
         gateway = Gateway(
             model,
             feeds.holdings[0],
@@ -91,7 +95,8 @@ def _tunnel(model: GatewayModel, device: Device, link: KernelLink, alias: str) -
         return facts.subnet if facts else None
 
     peers = PeerSection("agent-peer", PeerReconciler(device), peer_of)
-    return peers, RouteSection("agent-peer", link, route_of, lambda: LinkState(alias))
+    base = LinkState(alias, addresses=frozenset({PLACEHOLDER}))
+    return peers, RouteSection("agent-peer", link, route_of, lambda: base)
 
 
 def _l4(model: GatewayModel, interface: str, slot: int) -> L4Section:
