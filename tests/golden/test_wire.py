@@ -1,0 +1,221 @@
+"""Every version of every message that was ever sent, as bytes. A file here never changes: a change is a new tag.
+
+`python tests/golden/test_wire.py` writes the files of messages that have none yet.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from kakuremichi.wire import commands, facts, identity, records, requests
+from kakuremichi.wire.codec import encode
+from kakuremichi.wire.signing import Signature, Signed
+
+FOLDER = Path(__file__).parent / "wire"
+K1, K2, H = b"\x01" * 32, b"\x02" * 32, b"\x0a" * 32
+SIGNED = Signed(b"body", (Signature(K1, b"\x05" * 64),))  # type: ignore[arg-type]
+TARGET = commands.TargetInput(agent="site-a", address="192.168.2.130", port=22)  # type: ignore[arg-type]
+TARGET_SPEC = facts.TargetSpec(target_id="ssh-1", agent="site-a", agent_port=30000, address="127.0.0.1", port=22)  # type: ignore[arg-type]
+
+# Built from plain values, so that the newtypes of ids and keys need no casts here.
+_MADE: list[tuple[Any, dict[str, Any]]] = [
+    (identity.TrustSet, {"version": 1, "keys": (K1, K2), "threshold": 2}),
+    (identity.FeedKeyCertificate, {"key": K1, "serial": 1, "not_before": 1700000000, "not_after": 1800000000}),
+    (
+        identity.Certificate,
+        {
+            "node_id": "site-a", "role": "agent", "pool": "main", "slot": 0, "subnet": "10.0.0.0/24", "subnet6": "",
+            "identity_key": K1, "sealing_key": K2, "hosts": ("*",), "ports": ("443", "6000-6100"), "serial": 3,
+            "not_before": 1700000000, "not_after": 1734560000,
+        },
+    ),
+    (
+        identity.Announcement,
+        {
+            "node_id": "gw1", "serial": 3, "public_key": K1, "epoch": 1700000000123, "boot_id": b"\x07" * 16,
+            "endpoints": ("192.0.2.1:51820", "[2001:db8::1]:51820"), "previous": H,
+        },
+    ),
+    (records.AgentPeer, {"node_id": "site-a", "certificate": SIGNED, "announcement": SIGNED}),
+    (records.GatewayPeer, {"node_id": "gw1", "certificate": SIGNED, "announcement": SIGNED}),
+    (
+        records.Route,
+        {
+            "service_id": "ssh", "kind": "tcp", "host": "", "path": "", "first_port": 10022, "last_port": 10022,
+            "sources": ("10.0.0.0/8",),
+            "targets": (records.RouteTarget(target_id="ssh-1", agent="site-a", agent_port=30000),),  # type: ignore[arg-type]
+        },
+    ),
+    (
+        records.Target,
+        {
+            "target_id": "ssh-1", "service_id": "ssh", "proto": "tcp", "agent_port": 30000, "agent_last_port": 30000,
+            "address": "192.168.2.130", "name": "", "port": 22,
+        },
+    ),
+    (records.Revocation, {"node_id": "site-a", "epoch": 77}),
+    (records.Gone, {"kind": "route", "key": "ssh"}),
+    (
+        records.FeedItem,
+        {"log_id": "log-1", "feed": "feed.pool.main", "feed_seq": 7, "prev_hash": H,
+         "record": msgspec.Raw(encode(records.Gone(kind="route", key="ssh")))},
+    ),
+    (
+        records.Head,
+        {"log_id": "log-1", "feed": "feed.pool.main", "feed_seq": 7, "hash": H, "count": 2, "sum": H,
+         "at_ms": 1700000000123},
+    ),
+    (requests.Announce, {"announcement": SIGNED}),
+    (requests.KeyAccepted, {"epoch": 77}),
+    (requests.KeyRefused, {"code": "not-newer", "detail": "epoch 7 is not above 77", "epoch": 77}),
+    (requests.SnapshotRequest, {"feed": "feed.pool.main", "after": "route/ssh", "limit_bytes": 60000}),
+    (
+        requests.SnapshotPage,
+        {"feed": "feed.pool.main", "feed_key": SIGNED, "head": SIGNED, "items": (SIGNED,), "next_after": "route/ssh"},
+    ),
+    (requests.SnapshotRefused, {"code": "unavailable", "detail": "database: silent", "retry_after_ms": 1000}),
+    (
+        requests.Report,
+        {
+            "node_id": "site-a", "boot_id": b"\x07" * 16, "version": "0.1.0", "tags": ("route.v1",),
+            "cursors": (requests.Cursor("feed.fleet.main", "log-1", 7),),  # type: ignore[arg-type]
+            "errors": (requests.ItemError("feed.agent.site-a", "target/ssh-1", "not allowed here"),),
+            "timings": (requests.Timing("feed.fleet.main", 7, 150, 900),), "networks": ("192.168.2.0/24",),
+            "held": ("feed.fleet.main: 9",), "warnings": ("slow",),
+        },
+    ),
+    (requests.ReportAnswer, {"heads": (SIGNED,)}),
+    (commands.AcceptKey, {"announcement": SIGNED}),
+    (commands.GetCertificate, {"node_id": "site-a"}),
+    (commands.NodeCertificate, {"deployment": b"d" * 16, "trust": SIGNED, "certificate": SIGNED}),
+    (
+        commands.CreateToken,
+        {"actor": "admin", "idempotency_key": "k", "role": "agent", "node_id": "site-a", "pool": "main",
+         "secret_hash": H, "ttl_s": 600},
+    ),
+    (
+        commands.EnrolNode,
+        {"actor": "node", "secret_hash": H, "identity_key": K1, "sealing_key": K2, "networks": ("192.168.2.0/24",),
+         "endpoints": (), "source": "198.51.100.7"},
+    ),
+    (commands.RemoveNode, {"actor": "admin", "node_id": "site-a", "role": "agent", "cascade": True}),
+    (
+        commands.PublishService,
+        {"actor": "admin", "service_id": "ssh", "pool": "main", "kind": "tcp", "first_port": 10022,
+         "sources": ("10.0.0.0/8",), "targets": (TARGET,), "create_only": True},
+    ),
+    (commands.UnpublishService, {"actor": "admin", "service_id": "ssh"}),
+    (commands.ListNodes, {"actor": "admin", "role": "gateway"}),
+    (commands.ListServices, {"actor": "admin"}),
+    (commands.ListTokens, {"actor": "admin"}),
+    (commands.ListEvents, {"actor": "admin", "after": 5, "limit": 10, "newest_first": True}),
+    (
+        commands.Written,
+        {"seq": 9, "log_id": "log-1",
+         "positions": (commands.FeedPosition(feed="feed.pool.main", feed_seq=7, nodes=("gw1",)),)},  # type: ignore[arg-type]
+    ),
+    (
+        commands.Enrolled,
+        {"deployment": b"d" * 16, "certificate": SIGNED, "trust": SIGNED, "feed_key": SIGNED,
+         "endpoints": ("192.0.2.1:51820",)},
+    ),
+    (
+        commands.Problem,
+        {"status": 409, "code": "host-taken", "detail": "held by wiki", "field": "host", "holders": ("wiki",)},
+    ),
+    (
+        commands.Nodes,
+        {"items": (commands.NodeView(
+            node_id="site-a", role="agent", pool="main", slot=0, subnet="10.0.0.0/24", endpoints=(), public_key="AQ==",
+            epoch=77, state="live", last_report_at="2026-01-01T00:00:00Z", cursors=(("feed.fleet.main", 7),), behind=1,
+            errors=(("target/ssh-1", "not allowed here"),), warnings=("slow",), version="0.1.0",
+        ),), "next_after": "site-a"},
+    ),
+    (
+        commands.Services,
+        {"items": (commands.ServiceView(
+            service_id="ssh", pool="main", kind="tcp", host="", path="", first_port=10022, last_port=10022, sources=(),
+            targets=(commands.TargetView(
+                target_id="ssh-1", agent="site-a", address="127.0.0.1", port=22, agent_port=30000),),
+            state="active", carried_by="nftables", updated_seq=9, errors=(("gw1", "port taken"),),
+        ),)},
+    ),
+    (
+        commands.Tokens,
+        {"items": (commands.TokenView(
+            token_id="0a0a", role="agent", node_id="site-a", pool="main", expires_at="2026-01-01T00:00:00Z",
+            state="open",
+        ),)},
+    ),
+    (
+        commands.Events,
+        {"items": (commands.EventView(
+            seq=9, at="2026-01-01T00:00:00.000000Z", actor="admin", topic="service-unpublished", fact="{}",
+            trace_id="0af7651916cd43dd8448eb211c80319c", head="0a",
+        ),)},
+    ),
+]  # fmt: skip
+_FACTS: list[tuple[Any, dict[str, Any]]] = [
+    (facts.TokenCreated, {"token_id": "0a0a", "role": "agent", "node_id": "site-a", "pool": "main",
+                          "expires_at": "2026-01-01T00:00:00Z"}),
+    (facts.NodeEnrolled, {"node_id": "site-a", "role": "agent", "pool": "main", "slot": 0, "subnet": "10.0.0.0/24",
+                          "identity_key": "AQ==", "serial": 1, "token_id": "0a0a", "networks": ("192.168.2.0/24",)}),
+    (facts.KeyAnnounced, {"node_id": "site-a", "public_key": "AQ==", "epoch": 77, "endpoints": ()}),
+    (facts.NodeRemoved, {"node_id": "site-a", "role": "agent", "pool": "main", "epoch": 77, "services": ("ssh",)}),
+    (facts.ServicePublished, {"service_id": "ssh", "pool": "main", "kind": "tcp", "host": "", "path": "",
+                              "first_port": 10022, "last_port": 10022, "sources": (), "targets": (TARGET_SPEC,)}),
+    (facts.ServiceUnpublished, {"service_id": "ssh", "pool": "main"}),
+]  # fmt: skip
+
+
+def name_of(message: Any) -> str:
+    tag = message.__struct_config__.tag
+    return str(tag) if tag else type(message).__name__.lower()
+
+
+MESSAGES = {name_of(made): made for made in (kind(**fields) for kind, fields in _MADE)}
+FACTS = {name_of(made): made for made in (kind(**fields) for kind, fields in _FACTS)}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message_has_the_bytes_that_it_always_had(name: str) -> None:
+    assert encode(MESSAGES[name]).hex() == (FOLDER / f"{name}.hex").read_text().strip()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.hex")), ids=lambda path: path.stem)
+def test_the_bytes_of_every_release_are_understood(path: Path) -> None:
+    """Also those of files whose message is made differently today: older nodes and clients still send them."""
+    data = bytes.fromhex(path.read_text().strip())
+    kind = type(MESSAGES[path.stem])
+    assert msgspec.msgpack.decode(data, type=kind) == MESSAGES[path.stem]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_fact_reads_as_it_always_read(name: str) -> None:
+    text = (FOLDER / f"{name}.json").read_text().strip()
+    assert msgspec.json.decode(text, type=facts.AnyFact) == FACTS[name]
+    assert msgspec.json.encode(FACTS[name]).decode() == text
+
+
+def test_every_message_and_fact_has_a_file() -> None:
+    of_records = {str(kind.__struct_config__.tag) for kind in records.AnyRecord.__args__}
+    of_commands = {str(kind.__struct_config__.tag) for kind in commands.AnyCommand.__args__}
+    of_facts = {str(kind.__struct_config__.tag) for kind in facts.AnyFact.__args__}
+    of_results = {str(kind.__struct_config__.tag) for kind in commands.AnyResult.__args__}
+    assert of_records | of_commands | of_results <= MESSAGES.keys()
+    assert of_facts == FACTS.keys()
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    files = {FOLDER / f"{name}.hex": encode(message).hex() for name, message in MESSAGES.items()}
+    files |= {FOLDER / f"{name}.json": msgspec.json.encode(fact).decode() for name, fact in FACTS.items()}
+    for path, text in files.items():
+        if not path.exists():
+            path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
