@@ -4,7 +4,8 @@ import http.client
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class ApiError(Exception):
@@ -21,6 +22,14 @@ class Api:
     def __init__(self, host: str, port: int, token: str, inside: Callable[[], AbstractContextManager[None]]) -> None:
         self._address, self._token, self._inside = (host, port), token, inside
         self._connection: http.client.HTTPConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def get(self, path: str) -> Any:
         return self.call("GET", path)[1]

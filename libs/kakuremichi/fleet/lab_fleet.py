@@ -155,12 +155,11 @@ class Fleet:
         with_names = list(services)
         for service in with_names:
             await self.start_target(service)
-        api = self.api()
-        for service in with_names:
-            self.progress(f"publishing {service.name}")
-            self.lab.add_name(service.host_name, *GATEWAYS)
-            api.call("POST", "/services?wait=applied&timeout=10", service.body)
-        api.close()
+        with self.api() as api:
+            for service in with_names:
+                self.progress(f"publishing {service.name}")
+                self.lab.add_name(service.host_name, *GATEWAYS)
+                api.call("POST", "/services?wait=applied&timeout=10", service.body)
 
     def _listens(self, service: PrivateService) -> bool:
         with self.lab.in_namespace(service.host), socket.socket() as probe:
@@ -172,29 +171,24 @@ class Fleet:
         return host
 
     def _join_token(self, role: str, name: str) -> str:
-        api = self.api()
-        token: str = api.post("/tokens", {"role": role, "node": name})["token"]
-        api.close()
+        with self.api() as api:
+            token: str = api.post("/tokens", {"role": role, "node": name})["token"]
         return token
 
     def _portal_answers(self) -> bool:
-        api = self.api()
-        try:
-            api.get("/services")
-        except ApiError:
-            return False
-        finally:
-            api.close()
+        with self.api() as api:
+            try:
+                api.get("/services")
+            except ApiError:
+                return False
         return True
 
     def _all_live(self, names: list[str]) -> bool:
-        api = self.api()
-        try:
-            nodes = {node["name"]: node for kind in ("gateways", "agents") for node in api.get(f"/{kind}")["items"]}
-        except ApiError:
-            return False
-        finally:
-            api.close()
+        with self.api() as api:
+            try:
+                nodes = {node["name"]: node for kind in ("gateways", "agents") for node in api.get(f"/{kind}")["items"]}
+            except ApiError:
+                return False
         return all(
             name in nodes
             and nodes[name]["state"] == "live"
