@@ -134,6 +134,8 @@ class ControlPlane:
                     "DATABASE_URL": self.options.database_url or self._embedded_dsn(),
                     "TRUST_DIR": str(self._trust),
                 }
+            case "keyring":
+                return {"TRUST_SHA256": self._trust_hash()}
             case "portal":
                 return {
                     "LISTEN": self.options.portal_listen,

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from nacl.signing import SigningKey
@@ -60,8 +60,17 @@ def make_announcement(
 class Announcer:
     """Says the node's key to the keyring until it is accepted, and again when the bus comes back."""
 
-    def __init__(self, bus: Bus, state: NodeState, enrolment: Enrolment, on_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        state: NodeState,
+        enrolment: Enrolment,
+        on_error: Callable[[str], None],
+        new_key: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`new_key` makes another key and announcement, for the case that this one may never be used again."""
         self._bus, self._state, self._enrolment, self._on_error = bus, state, enrolment, on_error
+        self._new_key = new_key
         self._wake = asyncio.Event()
         self.accepted_epoch = 0
 
@@ -98,12 +107,15 @@ class Announcer:
             self._on_error("")
             log.info("key accepted", epoch=answer.epoch)
             return True
-        self._refused(answer, kept)
+        await self._refused(answer, kept)
         return False
 
-    def _refused(self, answer: requests.KeyRefused, kept: tuple[Signed, Announcement]) -> None:
+    async def _refused(self, answer: requests.KeyRefused, kept: tuple[Signed, Announcement]) -> None:
         log.warning("key refused", code=answer.code, detail=answer.detail)
         self._on_error(f"key refused: {answer.detail}")
+        if answer.code == "held":
+            # Once replaced or removed, or somebody else's: a key is accepted once in the whole history.
+            await self._new_key()
         if answer.code != "not-newer":
             return
         # The epoch that the registry knows is above ours (lost state, a clock set back): the same key, said above it.

@@ -95,7 +95,14 @@ class Station:
             followers.append(follower)
         return Feeds(tuple(holdings), tuple(followers))
 
-    async def run(self, node: Node, feeds: Feeds, warnings: Iterable[tuple[str, str]], **loops: Loop) -> None:
+    async def run(
+        self,
+        node: Node,
+        feeds: Feeds,
+        warnings: Iterable[tuple[str, str]],
+        new_key: Callable[[], Awaitable[None]],
+        **loops: Loop,
+    ) -> None:
         """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
         networks: list[str] = []
         boot_id, node_id = self.state.boot_id(), self.enrolment.node.node_id
@@ -107,7 +114,9 @@ class Station:
         if feeds.complete():
             # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
             worker.compare_everything()
-        announcer = Announcer(self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence))
+        announcer = Announcer(
+            self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence), new_key
+        )
 
         async def watch_host(stop: asyncio.Event) -> None:
             await _watch_host(self.interface, self.alias, networks, stop)

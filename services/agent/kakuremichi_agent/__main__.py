@@ -1,6 +1,7 @@
 """`kakuremichi-agent`: WireGuard and nftables of one site. Wiring only."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.enrol import enrol
 from kakuremichi.node.greeting import Greeter
-from kakuremichi.node.key import hold_key
+from kakuremichi.node.key import hold_key, make_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.run import Station, host_networks
 from kakuremichi.reconcile.holding import Holding
@@ -60,7 +61,8 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
         agent = _sections(model, feeds.holdings, PeerReconciler(device), link, station.alias)
         greeter = Greeter(device, agent.peers, station.emit.redo)
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
-        await station.run(agent, feeds, warnings, greet=greeter.run)
+        new_key = partial(make_key, device, options.state, enrolment, listen_port=0)
+        await station.run(agent, feeds, warnings, new_key, greet=greeter.run)
 
 
 def _sections(

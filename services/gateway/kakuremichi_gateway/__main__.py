@@ -1,6 +1,7 @@
 """`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPN
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.enrol import enrol
-from kakuremichi.node.key import hold_key
+from kakuremichi.node.key import hold_key, make_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.run import Station, host_networks
 from kakuremichi.runtime.config import ConfigError
@@ -61,9 +62,8 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Pat
     async with AsyncExitStack() as stack:
         device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
-        await hold_key(
-            device, station.alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints
-        )
+        port = _port(endpoints)
+        await hold_key(device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints)
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
         warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
@@ -79,7 +79,8 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Pat
             HttpSection(model, proxy),
         )
         log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
-        await station.run(gateway, feeds, warnings, haproxy=proxy.run)
+        new_key = partial(make_key, device, options.state, enrolment, listen_port=port, endpoints=endpoints)
+        await station.run(gateway, feeds, warnings, new_key, haproxy=proxy.run)
 
 
 def _tunnel(model: GatewayModel, device: Device, link: KernelLink, alias: str) -> tuple[PeerSection, RouteSection]:
