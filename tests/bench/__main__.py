@@ -44,10 +44,10 @@ async def run(book: Book, only: str) -> None:
         return
     async with open_stage() as stage:
         for each in wanted:
-            book.add(*await _taken(each, stage))
+            book.add(*await take(each, stage))
 
 
-async def _taken(measurement: Measurement, stage: Stage) -> list[Figure]:
+async def take(measurement: Measurement, stage: Stage) -> list[Figure]:
     """Its figures; without a value, and why, if they could not be taken. The others are taken all the same."""
     try:
         async with asyncio.timeout(measurement.within_s):
@@ -58,18 +58,25 @@ async def _taken(measurement: Measurement, stage: Stage) -> list[Figure]:
         return [Figure(name, None, note=reason[:300]) for name in measurement.figures]
 
 
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="take the figures of goals.toml")
     parser.add_argument("--only", default="", help="figures whose name contains this")
     only: str = parser.parse_args().only
     book = Book(read_goals())
     setup_logs("bench", level="WARNING")  # standard output is for the figures
-    if os.geteuid() != 0:
+    if not is_root():
         progress("needs root, for network namespaces: run 'sudo make bench'")
     else:
         # A SIGTERM takes the lab down like Ctrl-C does.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-        asyncio.run(run(book, only))
+        try:
+            asyncio.run(run(book, only))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # what was measured is printed all the same
+            progress(f"ended early: {str(error) or type(error).__name__}")
     lines = book.lines(only)
     print_lines(lines)
     return 0 if lines and all(line.met for line in lines) else 1

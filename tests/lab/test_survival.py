@@ -12,7 +12,7 @@ import pytest
 
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, Fleet, fleet_in
 from support import truth, visits
-from support.fleet import CONTROL, ended, get, killed, log_size, logged, portal_answers, put
+from support.fleet import CONTROL, ended, eventually, get, killed, log_size, logged, portal_answers, put
 from support.loads import GIB, Visitors, http_download, pattern_sha256, tcp_upload
 from support.writers import Writer
 
@@ -159,6 +159,20 @@ async def test_nodes_restarted_without_the_control_plane_change_nothing(fleet: F
         assert visitors.failures == []
         assert await truth.fingerprint(fleet) == before
     put(fleet, "after", kind="http", host="after.lab.test")  # the nodes are back at their feeds
+
+
+@pytest.mark.parametrize("name", ["gw2", "site-b"])
+async def test_a_wireguard_engine_that_dies_comes_back_with_another_key(fleet: Fleet, name: str) -> None:
+    kind = "gateways" if name in GATEWAYS else "agents"
+    before = get(fleet, f"/{kind}/{name}")
+
+    await killed(fleet, f"wg-{name}")
+
+    await eventually(lambda: get(fleet, f"/{kind}/{name}")["public_key"] != before["public_key"], 20)
+    await truth.settled(fleet, 20)
+    for visit in new_connections(fleet).values():
+        await asyncio.to_thread(visit)
+    assert get(fleet, f"/{kind}/{name}")["epoch"] > before["epoch"]
 
 
 @asynccontextmanager

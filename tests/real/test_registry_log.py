@@ -103,7 +103,7 @@ async def test_what_is_live_already_is_not_said_again(registry_world: World) -> 
     assert isinstance(again, Written)
     assert not again.changed
     assert (again.seq, again.positions) == (first.seq, first.positions)
-    moved = await world.ask(msgspec.structs.replace(http("wiki"), targets=http("wiki").targets[:1], path="/docs"))
+    moved = await world.ask(msgspec.structs.replace(http("wiki"), host="docs.example.com"))
     assert isinstance(moved, Written)
     seqs = {position.feed: position.feed_seq for position in moved.positions}
     assert seqs == {"feed.pool.main": 2, "feed.agent.site-a": 1}, "the target did not change, so its feed did not"

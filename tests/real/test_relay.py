@@ -16,7 +16,7 @@ from kakuremichi.wire.commands import RemoveNode, Written
 from kakuremichi.wire.facts import LoggedFact
 from kakuremichi.wire.records import FeedItem, Head
 from kakuremichi.wire.signing import Signed
-from kakuremichi_registry import maintenance
+from kakuremichi_registry import maintenance, relay
 from kakuremichi_registry.chain import LogRow, verify_chain
 from kakuremichi_registry.registry import Registry
 from kakuremichi_registry.trust import Trust
@@ -230,11 +230,12 @@ async def test_beacons_are_the_signed_heads_of_the_shared_feeds(registry_world: 
 async def test_old_items_may_be_cleared_away_once_they_are_stored(
     registry_world: World, nats: MemoryNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay, "SAVE_EVERY_S", 0.5)
     monkeypatch.setattr(maintenance, "STATEMENTS", tuple(maintenance.statements(kept_items=1)))
     await registry_world.enrol("site-a")
     await publish(registry_world, 0, 1)
     await until(lambda: len(stored(nats)) == 4)
-    await asyncio.sleep(1.2)  # the relay keeps its place no more often
+    await asyncio.sleep(1.2)  # the relay looks again every second, and keeps its place then
     await registry_world.registry.maintenance.once()
     assert len(await registry_world.database.fetch("select from feed_item")) == 1
     assert isinstance(

@@ -1,6 +1,5 @@
 """What a service may be: form, conflicts, and the records that say it to gateways and agents. Pure."""
 
-import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from kakuremichi_registry.targets import check_target_address
 GATEWAY_PORTS = {80: "HTTP", 443: "HTTPS", 51820: "WireGuard"}  # the gateways' own listeners
 ROUTE_TAG = "route.v1"
 MAX_SOURCES = 500
-_PATH = re.compile(r"\A(/[A-Za-z0-9._~-]*)+\Z")
-MAX_PATH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,9 @@ class Publication:
 def check_form(command: PublishService) -> Wanted:
     """All that can be said without looking at the database; :class:`Refusal` names the field."""
     kind = command.kind
-    if kind in ("http", "tls"):
+    if kind == "tls":
+        raise invalid("kind", "kind: tls is not carried by this version's gateways; publish it as tcp, or as http")
+    if kind == "http":
         host, (first, last), sources = _host(command), _no_ports(command), _no_sources(command)
     else:
         host, (first, last), sources = _no_host(command), _ports(command), _sources(command)
@@ -132,14 +131,10 @@ def _no_sources(command: PublishService) -> tuple[str, ...]:
 
 
 def _path(command: PublishService) -> str:
-    path = command.path
-    if not path:
-        return ""
-    if command.kind != "http":
-        raise invalid("path", f"path: {command.kind} services have none")
-    if len(path) > MAX_PATH or not _PATH.match(path) or ".." in path.split("/"):
-        raise invalid("path", f"path: begins with '/', has at most {MAX_PATH} of a-z, A-Z, 0-9 and ._~-/, and no '..'")
-    return path
+    # The field has its place in records and tables already; no gateway of this version could carry it.
+    if command.path:
+        raise invalid("path", "path: routes go by whole host names in this version, leave it empty")
+    return ""
 
 
 def _target_port(target: TargetInput, row: ServiceRow) -> TargetInput:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 WINDOW = 256
 POLL_S = 1.0  # behind the notification, which may be lost with its connection
 CHECK_STREAM_S = 60.0
-SAVE_EVERY_S = 0.5
+SAVE_EVERY_S = 5.0
 NO_SUCH_SEQUENCE = str(2**62)
 BACKOFF = Backoff(base_s=0.2, cap_s=2.0)
 
