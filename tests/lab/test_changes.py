@@ -11,7 +11,7 @@ from kakuremichi.fleet.lab_fleet import GATEWAYS, NATS_PORT, Fleet
 from support import replay, truth
 from support.fleet import drop, get, put
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
 
 CHANGES, BATCH, SEED = 60, 6, 20
 NAMES = tuple(f"r{number}" for number in range(8))

@@ -15,7 +15,7 @@ from kakuremichi.lab.units import Unit
 from support import truth, visits
 from support.fleet import drop, eventually, get, put
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
 
 HTTP = tuple(service for service in SERVICES if not service.public_port)
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,8 @@ async def restarted_node(fleet: Fleet, name: str) -> None:
 @pytest.mark.timeout(180)
 async def test_killing_each_python_process_and_the_keeper_breaks_no_transfer_of_a_gibibyte(fleet: Fleet) -> None:
     put(fleet, "bulk", kind="tcp", port=7500)
-    download = http_download(fleet.lab, "gw1", "web-a.lab.test", GIB, rate=40e6)
-    upload = tcp_upload(fleet.lab, "gw1", 7500, GIB, rate=40e6)
+    download = http_download(fleet.lab, "gw1", "web-a.lab.test", GIB, rate=20e6)
+    upload = tcp_upload(fleet.lab, "gw1", 7500, GIB, rate=20e6)
     with Visitors(new_connections(fleet), pause_s=0.05) as visitors:
         for service in ("registry", "keyring", "portal", "provisioner"):
             await killed(fleet, service)
@@ -96,7 +97,16 @@ async def test_no_answered_write_is_lost_while_nats_and_postgresql_are_restarted
     assert writer.refused == []
     await portal_answers(fleet)
     await truth.settled(fleet, 40)
-    assert writer.faults(get(fleet, "/services")["items"]) == []
+    events = all_events(fleet)
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert writer.faults(get(fleet, "/services")["items"], events) == []
+
+
+def all_events(fleet: Fleet) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    while page := get(fleet, f"/events?after={len(events)}&limit=200")["items"]:
+        events += page
+    return events
 
 
 async def answers(writer: Writer, more: int, within_s: float = 40) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, Fleet
 from support.fleet import get
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
 
 SECTIONS = {"http": "haproxy", "tcp": "nftables"}
 

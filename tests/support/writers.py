@@ -22,6 +22,7 @@ class Writer:
     def __init__(self, fleet: Fleet, rate: float, seed: int) -> None:
         self.allowed: dict[str, set[int]] = {}
         self.answered = self.unanswered = 0
+        self.events: dict[int, str] = {}  # place in the log by the answer → the service it is about
         self.refused: list[str] = []
         self._api: Api = fleet.api()
         self._random = random.Random(seed)
@@ -41,10 +42,12 @@ class Writer:
         self._thread.join()
         self._api.close()
 
-    def faults(self, services: list[dict[str, Any]]) -> list[str]:
-        """What of the registry's list contradicts the answers."""
+    def faults(self, services: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[str]:
+        """What of the registry's services and of its log contradicts the answers."""
+        logged = {event["seq"]: event["fact"].get("service_id") for event in events}
+        lost = [f"event {seq}: not about {name}" for seq, name in self.events.items() if logged.get(seq) != name]
         ports = {service["name"]: service["port"] for service in services}
-        return [
+        return lost + [
             f"{name}: port {ports.get(name, 0)}, by the answers one of {sorted(allowed)}"
             for name, allowed in self.allowed.items()
             if ports.get(name, 0) not in allowed
@@ -65,7 +68,7 @@ class Writer:
             self._ports += 1
             port = self._ports
         try:
-            self._send(name, port)
+            answer = self._send(name, port)
         except ApiError as error:
             if 400 <= error.status < 500:
                 self.refused.append(f"{name}: {error}")
@@ -75,10 +78,13 @@ class Writer:
         else:
             self.answered += 1
             self.allowed[name] = {port}
+            self.events[answer["seq"]] = name
 
-    def _send(self, name: str, port: int) -> None:
-        if port:
-            targets = [{"agent": "site-b", "address": "127.0.0.1", "port": 7007}]
-            self._api.call("PUT", f"/services/{name}", {"kind": "tcp", "port": port, "targets": targets})
+    def _send(self, name: str, port: int) -> dict[str, Any]:
+        if not port:
+            answer = self._api.call("DELETE", f"/services/{name}")[1]
         else:
-            self._api.call("DELETE", f"/services/{name}")
+            targets = [{"agent": "site-b", "address": "127.0.0.1", "port": 7007}]
+            answer = self._api.call("PUT", f"/services/{name}", {"kind": "tcp", "port": port, "targets": targets})[1]
+        assert isinstance(answer, dict)
+        return answer
