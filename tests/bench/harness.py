@@ -115,6 +115,21 @@ def progress(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)  # noqa: T201  # this is its output
 
 
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people."""
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _console() -> Console:
+    # Into a file or a pipe too, a name is never cut off.
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
+
 def print_lines(lines: Sequence[Line]) -> None:
     table = Table(title="kakuremichi bench")
     for column in ("figure", "value", "min … max", "goal", "met"):
@@ -123,7 +138,7 @@ def print_lines(lines: Sequence[Line]) -> None:
         value = "-" if line.value is None else f"{line.value:g} {line.unit}"
         spread = "" if line.minimum is None else f"{line.minimum:g} … {line.maximum:g} ({line.samples})"
         table.add_row(line.name, value, spread, line.goal, "yes" if line.met else "NO")
-    Console(stderr=True).print(table)
+    _console().print(table)
     for line in lines:
         sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.flush()

@@ -1,5 +1,6 @@
 """Fixtures of the tests with real servers: one PostgreSQL for the whole run, a database of its own for each test."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -17,9 +18,13 @@ from support.real_registry import World, world
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """Tests share it and never stop it; who wants to kill a server starts one of its own."""
+    """Tests share it and never stop it; who wants to kill a server starts one of its own.
+
+    `TEST_POSTGRES_BIN` names the programs of another PostgreSQL, 15 or newer.
+    """
     directory = Path(tempfile.mkdtemp(prefix="kk-pg-"))
-    server = start(directory)
+    named = os.environ.get("TEST_POSTGRES_BIN")
+    server = start(directory, binaries=Path(named) if named else None)
     yield server
     server.stop()
     shutil.rmtree(directory, ignore_errors=True)

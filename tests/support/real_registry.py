@@ -18,7 +18,7 @@ from nacl.signing import SigningKey
 from kakuremichi.bus.issuer import NodeIssuer, open_issuer
 from kakuremichi.bus.operator import init_operator
 from kakuremichi.bus.port import Bus
-from kakuremichi.model.ids import NodeId, PoolName
+from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PrivateKey, PublicKey
 from kakuremichi.reconcile.verify import Verifier
 from kakuremichi.wire import signing, subjects
@@ -152,7 +152,7 @@ def redeem(
 
 def http(name: str, host: str = "", *, agent: str = "site-a", key: str = "", pool: str = POOL) -> PublishService:
     return PublishService(
-        actor="admin", service_id=name, pool=pool, kind="http", host=host or f"{name}.example.com",
+        actor="admin", service_id=ServiceId(name), pool=PoolName(pool), kind="http", host=host or f"{name}.example.com",
         targets=(TargetInput(agent=NodeId(agent), port=8080),), idempotency_key=key,
     )  # fmt: skip
 
@@ -160,7 +160,8 @@ def http(name: str, host: str = "", *, agent: str = "site-a", key: str = "", poo
 def tcp(name: str, port: int, last: int = 0, *, agent: str = "site-a", udp: bool = False) -> PublishService:
     ranged = last > port
     return PublishService(
-        actor="admin", service_id=name, pool=POOL, kind="udp" if udp else "tcp", first_port=port, last_port=last,
+        actor="admin", service_id=ServiceId(name), pool=POOL, kind="udp" if udp else "tcp",
+        first_port=port, last_port=last,
         targets=(TargetInput(agent=NodeId(agent), address="192.168.2.130", port=0 if ranged else 22),),
     )  # fmt: skip
 

@@ -106,6 +106,7 @@ async def _open_door(fleet: Fleet) -> None:
     argv = (sys.executable, "-m", "kakuremichi.lab.doorway", *door)
     await fleet.units.start(Unit(name="doorway", argv=argv))
     url, token, ca = f"https://127.0.0.1:{port}", fleet.control.token_file, fleet.control.ca_file
+    program = _program()
     click.echo(f"""
 The demo is running.
 
@@ -114,15 +115,21 @@ The demo is running.
   as a client  export KAKUREMICHI_URL={url} KAKUREMICHI_TOKEN_FILE={token} KAKUREMICHI_CA_FILE={ca}
 
 Try next:
-  kakuremichi status
-  kakuremichi get services
-  kakuremichi lab exec visitor -- curl -s http://web-a.lab.test/hello
-  kakuremichi lab exec visitor -- curl -sk https://web-b.lab.test/hello
-  kakuremichi service publish wiki --http wiki.lab.test --to site-a:8080
-  kakuremichi lab exec visitor -- curl -s --resolve wiki.lab.test:80:203.0.113.2 http://wiki.lab.test/
-  kakuremichi get events
+  {program} status
+  {program} get services
+  {program} lab exec visitor -- curl -s http://web-a.lab.test/hello
+  {program} lab exec visitor -- curl -sk https://web-b.lab.test/hello
+  {program} service publish wiki --http wiki.lab.test --to site-a:8080
+  {program} lab exec visitor -- curl -s --resolve wiki.lab.test:80:203.0.113.2 http://wiki.lab.test/
+  {program} get events
 
 End it with: make demo-down""")
+
+
+def _program() -> str:
+    """This very command as it can be typed here."""
+    called = Path(sys.argv[0])
+    return str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called)
 
 
 async def _down() -> None:

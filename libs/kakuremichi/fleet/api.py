@@ -5,7 +5,8 @@ import json
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class ApiError(Exception):
@@ -25,6 +26,14 @@ class Api:
     ) -> None:  # fmt: skip
         self._address, self._token, self._inside, self._tls = (host, port), token, inside, tls
         self._connection: http.client.HTTPConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def get(self, path: str) -> Any:
         return self.call("GET", path)[1]

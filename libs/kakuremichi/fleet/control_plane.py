@@ -41,6 +41,7 @@ class Options:
     database_url: str = ""  # "": the embedded server
     namespace: str | None = None  # in the lab
     node_jwt_s: int = LIFE_S  # how long a node may be on the bus without asking again
+    trace: bool = False  # a file of spans per program below `trace`; nothing rotates them
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,15 @@ class ControlPlane:
         return self.directory / "api-tokens.json"
 
     @property
-    def _nats_port(self) -> str:
-        return self.options.nats_listen.rpartition(":")[2]
+    def _nats_url(self) -> str:
+        """How the services on this server reach the bus."""
+        if self.options.nats_url:
+            return self.options.nats_url
+        if self.options.tls:
+            return self.options.node_nats_url  # a certificate of the operator's own names the public address only
+        host, _, port = self.options.nats_listen.rpartition(":")
+        scheme = "nats" if self.options.plain else "tls"
+        return f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  # compared, not bound
 
     def _take_operator(self) -> None:
         """The NATS operator that `trust init` made for a NATS of your own; what is there already stays."""
@@ -167,22 +175,16 @@ class ControlPlane:
         return self._unit("nats", (str(find_nats_server()), "-c", str(self.directory / "nats.conf")), {})
 
     def _service(self, name: str) -> Unit:
-        nats_url = self.options.nats_url or self._own_nats_url()
         role, module = name, f"kakuremichi_{name}"
         if name == "provisioner":
             role, module = PROVISION.name, "kakuremichi.bus.provisioner"
-        settings = {"NATS_URL": nats_url, "NATS_CREDENTIALS": self._bus_credentials(role), **self._settings(name)}
+        settings = {"NATS_URL": self._nats_url, "NATS_CREDENTIALS": self._bus_credentials(role), **self._settings(name)}
         if self.ca_file:
             settings["NATS_CA"] = str(self.ca_file)
         env = {f"KAKUREMICHI_{key}": value for key, value in settings.items()}
-        env["KAKUREMICHI_TRACE_FILE"] = str(self.directory / "trace" / f"{name}.trace")
+        if self.options.trace:
+            env["KAKUREMICHI_TRACE_FILE"] = str(self.directory / "trace" / f"{name}.trace")
         return self._unit(name, (sys.executable, "-m", module), env)
-
-    def _own_nats_url(self) -> str:
-        if self.options.plain:
-            return f"nats://127.0.0.1:{self._nats_port}"
-        # A certificate of the operator's own names the public address only.
-        return self.options.node_nats_url if self.options.tls else f"tls://127.0.0.1:{self._nats_port}"
 
     def _settings(self, name: str) -> dict[str, str]:
         match name:

@@ -95,6 +95,7 @@ class Fleet:
                 nats_listen=f"0.0.0.0:{NATS_PORT}",
                 node_nats_url=f"tls://{address}:{NATS_PORT}",
                 namespace=self.lab.namespace("control"),
+                trace=True,
             )
         )
 
@@ -133,7 +134,12 @@ class Fleet:
         for name in agents:
             self.progress(f"enrolling agent {name}")
             await self.start_agent(name)
-        await self._wait("all nodes", lambda: self._all_live([*gateways, *agents]))
+        await self.all_live([*gateways, *agents])
+
+    async def all_live(self, names: Iterable[str]) -> None:
+        """Wait until every one of these nodes has a key, reports, and has applied what its feeds say."""
+        wanted = list(names)
+        await self._wait(f"nodes {', '.join(wanted)}", lambda: self._all_live(wanted))
 
     async def start_target(self, service: PrivateService) -> None:
         await self.units.start(
@@ -151,12 +157,11 @@ class Fleet:
         with_names = list(services)
         for service in with_names:
             await self.start_target(service)
-        api = self.api()
-        for service in with_names:
-            self.progress(f"publishing {service.name}")
-            self.lab.add_name(service.host_name, *GATEWAYS)
-            api.call("POST", "/services?wait=applied&timeout=10", service.body)
-        api.close()
+        with self.api() as api:
+            for service in with_names:
+                self.progress(f"publishing {service.name}")
+                self.lab.add_name(service.host_name, *GATEWAYS)
+                api.call("POST", "/services?wait=applied&timeout=10", service.body)
 
     def _listens(self, service: PrivateService) -> bool:
         with self.lab.in_namespace(service.host), socket.socket() as probe:
@@ -168,30 +173,24 @@ class Fleet:
         return host
 
     def _join_token(self, role: str, name: str) -> str:
-        api = self.api()
-        token: str = api.post("/tokens", {"role": role, "node": name})["token"]
-        api.close()
+        with self.api() as api:
+            token: str = api.post("/tokens", {"role": role, "node": name})["token"]
         return token
 
     def _portal_answers(self) -> bool:
-        api = self.api()
-        try:
-            api.get("/services")
-        except ApiError:
-            return False
-        finally:
-            api.close()
+        with self.api() as api:
+            try:
+                api.get("/services")
+            except ApiError:
+                return False
         return True
 
     def _all_live(self, names: list[str]) -> bool:
-        """Every node has a key, reports, and has applied what its feeds say."""
-        api = self.api()
-        try:
-            nodes = {node["name"]: node for kind in ("gateways", "agents") for node in api.get(f"/{kind}")["items"]}
-        except ApiError:
-            return False
-        finally:
-            api.close()
+        with self.api() as api:
+            try:
+                nodes = {node["name"]: node for kind in ("gateways", "agents") for node in api.get(f"/{kind}")["items"]}
+            except ApiError:
+                return False
         return all(
             name in nodes
             and nodes[name]["state"] == "live"
@@ -211,8 +210,15 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet_in(
-    lab: Lab, directory: Path, progress: Callable[[str], None] = lambda _text: None
+    lab: Lab,
+    directory: Path,
+    progress: Callable[[str], None] = lambda _text: None,
+    *,
+    keeper_host: str | None = None,
 ) -> AsyncIterator[Fleet]:
-    """A fleet object with its keeper, whose folder is made; leaving the block stops nothing."""
-    async with Units(directory / "keeper") as units:
+    """A fleet object with its keeper, whose folder is made; leaving the block stops nothing.
+
+    With `keeper_host` a new keeper lives on that host of the lab and ends with the lab, whoever takes it down.
+    """
+    async with Units(directory / "keeper", namespace=lab.namespace(keeper_host) if keeper_host else None) as units:
         yield Fleet(lab, directory, units, progress)

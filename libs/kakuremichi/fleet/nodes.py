@@ -55,7 +55,7 @@ def holder_unit(host: NodeHost, doors: tuple[str, ...] = HTTP_DOORS) -> Unit:
 
 
 def gateway_unit(host: NodeHost, token: str, endpoints: tuple[str, ...], certificates: Path | None) -> Unit:
-    argv = [sys.executable, "-m", "kakuremichi_gateway", "--haproxy", str(host.haproxy)]
+    argv = [sys.executable, "-m", "kakuremichi_gateway", "--haproxy-dir", str(host.haproxy)]
     argv += [word for endpoint in endpoints for word in ("--endpoint", endpoint)]
     argv += ["--certificates", str(certificates)] if certificates else []
     return _node_unit(host, "gateway", tuple(argv), token)

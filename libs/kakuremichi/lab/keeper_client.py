@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from kakuremichi.lab import namespaces
 from kakuremichi.lab.keeping import UnitStatus
 from kakuremichi.lab.supervisor import Reply, Request
 from kakuremichi.lab.units import Unit, UnitError
@@ -26,8 +27,10 @@ class Units:
     Leaving the block ends neither the keeper nor the units: `down` does. Every method raises UnitError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, namespace: str | None = None) -> None:
+        """`namespace` is the network namespace in which a new keeper lives: it ends with that namespace's lab."""
         self._folder = folder.absolute()
+        self._namespace = namespace
         self._socket = self._folder / "keeper.sock"
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_LIMIT:
             raise UnitError(f"{self._socket}: longer than {_SOCKET_PATH_LIMIT} bytes, which a unix socket cannot have")
@@ -116,7 +119,7 @@ class Units:
             self._streams = None
 
     async def _start_keeper(self) -> None:
-        self._keeper = _launch_keeper(self._folder)
+        self._keeper = _launch_keeper(self._folder, self._namespace)
         deadline = asyncio.get_running_loop().time() + _STARTS_WITHIN_S
         while not await self._connect():
             if self._keeper.poll() is not None or asyncio.get_running_loop().time() > deadline:
@@ -124,9 +127,9 @@ class Units:
             await asyncio.sleep(0.02)
 
 
-def _launch_keeper(folder: Path) -> "subprocess.Popen[bytes]":
+def _launch_keeper(folder: Path, namespace: str | None) -> "subprocess.Popen[bytes]":
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "kakuremichi.lab.supervisor", "--dir", str(folder)]
+    argv = namespaces.command(namespace, [sys.executable, "-m", "kakuremichi.lab.supervisor", "--dir", str(folder)])
     with (folder / "keeper.log").open("ab") as log:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
 

@@ -18,7 +18,7 @@ class UnitError(Exception):
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A program that the keeper keeps alive. Holds no secrets: definitions and environments lie in the run folder."""
+    """A program that the keeper keeps alive. Definitions lie in the run folder, 0700: `env` may hold secrets."""
 
     name: str
     argv: tuple[str, ...]

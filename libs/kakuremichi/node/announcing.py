@@ -66,10 +66,12 @@ class Announcer:
         state: NodeState,
         enrolment: Enrolment,
         on_error: Callable[[str], None],
+        new_key: Callable[[], Awaitable[None]],
         on_accepted: Callable[[Announcement], Awaitable[None]] | None = None,
     ) -> None:
+        """`new_key` makes another key and announcement, for the case that this one may never be used again."""
         self._bus, self._state, self._enrolment, self._on_error = bus, state, enrolment, on_error
-        self._on_accepted = on_accepted
+        self._new_key, self._on_accepted = new_key, on_accepted
         self._wake = asyncio.Event()
         self.accepted_epoch = 0
 
@@ -111,12 +113,15 @@ class Announcer:
             if self._on_accepted is not None:
                 await self._on_accepted(kept[1])
             return True
-        self._refused(answer, kept)
+        await self._refused(answer, kept)
         return False
 
-    def _refused(self, answer: requests.KeyRefused, kept: tuple[Signed, Announcement]) -> None:
+    async def _refused(self, answer: requests.KeyRefused, kept: tuple[Signed, Announcement]) -> None:
         log.warning("key refused", code=answer.code, detail=answer.detail)
         self._on_error(f"key refused: {answer.detail}")
+        if answer.code == "held":
+            # Once replaced or removed, or somebody else's: a key is accepted once in the whole history.
+            await self._new_key()
         if answer.code != "not-newer":
             return
         # The epoch that the registry knows is above ours (lost state, a clock set back): the same key, said above it.

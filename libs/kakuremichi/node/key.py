@@ -38,11 +38,23 @@ async def hold_key(
             state.save_announcement(signed)
         log.info("interface adopted", interface=device.name, epoch=kept[1].epoch)
         return True
+    await make_key(device, state, enrolment, listen_port=listen_port, endpoints=endpoints)
+    return False
+
+
+async def make_key(
+    device: Device, state: NodeState, enrolment: Enrolment, *, listen_port: int, endpoints: tuple[str, ...] = ()
+) -> None:
+    """Give the engine a new key and put its announcement on disk, above every epoch that was used."""
     private_key = PrivateKey.generate()
     signed = make_announcement(
-        enrolment, state.identity(), kept, private_key.public(), boot_id=state.boot_id(), endpoints=endpoints
+        enrolment,
+        state.identity(),
+        state.announcement(),
+        private_key.public(),
+        boot_id=state.boot_id(),
+        endpoints=endpoints,
     )
     await device.configure(private_key, listen_port)
     state.save_announcement(signed)
     log.info("new key made", interface=device.name)
-    return False

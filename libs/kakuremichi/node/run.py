@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from kakuremichi.bus.nats import NatsBus, NatsOptions
+from kakuremichi.bus.port import Bus
 from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
 from kakuremichi.dataplane.wireguard.engine import link_alias
@@ -16,7 +17,7 @@ from kakuremichi.node.announcing import Announcer
 from kakuremichi.node.direct import DirectPeers, DirectRecords, PeerRecord
 from kakuremichi.node.epoch_file import EpochFile
 from kakuremichi.node.renewal import BusPass, Renewer, from_portal
-from kakuremichi.node.reporting import Reporter
+from kakuremichi.node.reporting import EVERY_S, Reporter
 from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.state import Enrolment, NodeState
 from kakuremichi.node.worker import Done, Node, Worker
@@ -26,6 +27,7 @@ from kakuremichi.reconcile.journal import Journal
 from kakuremichi.reconcile.verify import Verifier
 from kakuremichi.runtime.service import run_until_stopped
 from kakuremichi.runtime.tls import context_for
+from kakuremichi.wire import subjects
 from kakuremichi.wire.identity import Role
 from kakuremichi.wire.records import AnyRecord
 
@@ -47,7 +49,7 @@ class Feeds:
 
 
 class Emitter:
-    """Between the followers and the worker, which is made after them."""
+    """Between what is made last (worker, reporter) and those who give it work, which are made before it."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
@@ -64,12 +66,17 @@ class Emitter:
 
     def redo(self, keys: Iterable[Key]) -> None:
         """Let the worker look at these keys once more."""
-        self.look_at(frozenset(keys))
+        if self.worker is not None:
+            self.worker.redo(keys)
 
     def look_at(self, keys: frozenset[Key]) -> None:
         """These records changed without a feed."""
-        if self.worker is not None:
-            self.worker.look_at(keys)
+        self.redo(keys)
+
+    async def probe(self, _bus: Bus) -> None:
+        """The bus's proof of life: a report that the registry answers."""
+        if self.reporter is not None:
+            await self.reporter.send()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,12 @@ class Station:
 
     @classmethod
     def open(cls, state: NodeState, enrolment: Enrolment, interface: str) -> "Station":
+        emit = Emitter()
         access = BusPass(state, enrolment, lambda: from_portal(state, enrolment))
-        bus = _open_bus(enrolment, access, state.ca_file())
+        bus = _open_bus(enrolment, access, state.ca_file(), emit)
         access.refusals = lambda: bus.counts["credentials_refused"]
         epochs, direct = EpochFile(state.directory / "epochs"), DirectRecords.load(state.directory / "direct")
-        return cls(state, enrolment, interface, bus, access, enrolment.verifier(), Emitter(), epochs, direct)
+        return cls(state, enrolment, interface, bus, access, enrolment.verifier(), emit, epochs, direct)
 
     def direct_peers(
         self, role: Role, listed: Callable[[Key], AnyRecord | None], check: Callable[[PeerRecord], None]
@@ -119,7 +127,14 @@ class Station:
         return Feeds(tuple(holdings), tuple(followers))
 
     async def run(
-        self, node: Node, feeds: Feeds, warnings: Iterable[tuple[str, str]], rotator: Rotator, **loops: Loop
+        self,
+        node: Node,
+        feeds: Feeds,
+        warnings: Iterable[tuple[str, str]],
+        rotator: Rotator,
+        *,
+        new_key: Callable[[], Awaitable[None]],
+        **loops: Loop,
     ) -> None:
         """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
         networks: list[str] = []
@@ -141,7 +156,12 @@ class Station:
             # There is a last-known-good of every feed: old or not, it is nearer to the truth than an empty table.
             worker.compare_everything()
         announcer = Announcer(
-            self.bus, self.state, self.enrolment, lambda sentence: reporter.warn("key", sentence), rotator.accepted
+            self.bus,
+            self.state,
+            self.enrolment,
+            lambda sentence: reporter.warn("key", sentence),
+            new_key,
+            rotator.accepted,
         )
         rotator.announce = announcer.announce_again
 
@@ -164,11 +184,16 @@ class Station:
             )
 
 
-def _open_bus(enrolment: Enrolment, access: BusPass, ca_file: Path | None) -> NatsBus:
+def _open_bus(enrolment: Enrolment, access: BusPass, ca_file: Path | None, emit: Emitter) -> NatsBus:
     node, servers = enrolment.node, (enrolment.answer.bus.url,)
-    name, prefix = f"{node.role}/{node.node_id}", f"reply.{node.node_id}"
-    tls = context_for(servers, ca_file)
-    return NatsBus(NatsOptions(servers=servers, name=name, inbox_prefix=prefix, tls=tls), access.credentials)
+    options = NatsOptions(
+        servers=servers,
+        name=f"{node.role}/{node.node_id}",
+        inbox_prefix=subjects.reply_prefix(node.node_id),
+        tls=context_for(servers, ca_file),
+        probe_interval_s=EVERY_S,
+    )
+    return NatsBus(options, access.credentials, probe=emit.probe)
 
 
 class InterfaceGoneError(RuntimeError):

@@ -44,7 +44,7 @@ class Enrolment(Struct, frozen=True):
         """Opens what is signed, from the trust set that the join token pinned when it was saved."""
         verifier = Verifier(self.deployment, decode(self.answer.trust.body, TrustSet))
         verifier.certificate(self.answer.certificate, new=False)
-        verifier.learn_feed_key(self.answer.feed_key)
+        verifier.learn_feed_key(self.answer.feed_key, new=False)
         return verifier
 
 

@@ -7,7 +7,7 @@ does not wait.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,9 +81,9 @@ class Worker:
         self._whole = self._whole or applied.whole
         self._wake.set()
 
-    def look_at(self, keys: frozenset[Key]) -> None:
-        """These records changed without a feed."""
-        self._retry |= keys
+    def redo(self, keys: Iterable[Key]) -> None:
+        """Look at these keys once more; never waits."""
+        self._retry |= frozenset(keys)
         self._wake.set()
 
     def compare_everything(self) -> None:
@@ -126,7 +126,7 @@ class Worker:
                 with tracer.start_as_current_span(section):
                     errors.update(await perform())
             span.set_attribute("kakuremichi.errors", len(errors))
-        self._settle(batch, plan, errors, whole=whole, decided_ns=decided_ns)
+            self._settle(batch, plan, errors, whole=whole, decided_ns=decided_ns)
 
     def _settle(
         self, batch: list[Applied], plan: Plan, errors: dict[Key, str], *, whole: bool, decided_ns: int
@@ -152,6 +152,8 @@ class Worker:
             pause = min(RETRY_S[1], RETRY_S[0] * 2 ** min(self._failures, 10)) * random.uniform(0.8, 1.2)
             asyncio.get_running_loop().call_later(pause, self._try_again, frozenset(errors))
             log.warning("pass left errors", errors={"/".join(key): text for key, text in errors.items()})
+        if whole:
+            log.info("everything compared", took_ms=round((done_ns - decided_ns) / 1e6, 2), errors=len(errors))
         if batch:
             log.info(
                 "feed items applied",

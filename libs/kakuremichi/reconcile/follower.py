@@ -74,7 +74,7 @@ class Follower:
         """Bring back the last-known-good, every signature verified again. True if there was any."""
         for base, tail in self.journal.read():
             try:
-                self.verifier.learn_feed_key(base.feed_key)
+                self.verifier.learn_feed_key(base.feed_key, new=False)
                 head = self.verifier.head(base.head)
                 self.holding.replace(head, [self.verifier.signed_item(signed) for signed in base.items], time.time())
             except (NotTrustedError, WireError) as error:

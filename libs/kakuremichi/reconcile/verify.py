@@ -35,10 +35,12 @@ class Verifier:
     now: Callable[[], float] = time.time
     feed_keys: set[VerifyKey] = field(default_factory=set)
 
-    def learn_feed_key(self, signed: Signed) -> VerifyKey:
+    def learn_feed_key(self, signed: Signed, *, new: bool = True) -> VerifyKey:
+        """Believe the key from now on. Dates are judged only if it is `new`: what was believed before stays."""
         body = self._by_trust(signing.FEED_KEY, signed)
         certificate = decode(body, FeedKeyCertificate)
-        self._check_dates("feed key", certificate.not_before, certificate.not_after)
+        if new and certificate.key not in self.feed_keys:
+            self._check_dates("feed key", certificate.not_before, certificate.not_after)
         self.feed_keys.add(certificate.key)
         return certificate.key
 

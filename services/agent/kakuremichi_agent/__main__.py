@@ -1,6 +1,7 @@
 """`kakuremichi-agent`: WireGuard and nftables of one site. Wiring only."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.enrol import enrol
 from kakuremichi.node.greeting import Greeter
-from kakuremichi.node.key import hold_key
+from kakuremichi.node.key import hold_key, make_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
@@ -71,7 +72,10 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
             rotator.serve, station.emit.warn, missed=rotator.doubt, greet=greeter.greet,
         )  # fmt: skip
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
-        await station.run(agent, feeds, warnings, rotator, silence=direct.run, greet=greeter.run)
+        new_key = partial(make_key, device, options.state, enrolment, listen_port=0)
+        await station.run(
+            agent, feeds, warnings, rotator, new_key=new_key, silence=direct.run, greet=greeter.run
+        )
 
 
 def _sections(

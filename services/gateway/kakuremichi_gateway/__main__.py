@@ -1,8 +1,8 @@
 """`kakuremichi-gateway`: WireGuard, nftables and HAProxy of one public node. Wiring only."""
 
-import functools
 from contextlib import AsyncExitStack
-from ipaddress import IPv4Network
+from functools import partial
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import click
@@ -27,7 +27,7 @@ from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.enrol import enrol
 from kakuremichi.node.heard import LastHeard
-from kakuremichi.node.key import hold_key
+from kakuremichi.node.key import hold_key, make_key
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
@@ -41,15 +41,18 @@ from kakuremichi_gateway.well_known import WellKnown
 log = structlog.get_logger()
 
 KEEPALIVE_S = 25
+# The dummy address of RFC 7600, never seen on the wire: what leaves gets a source by rule, and the echo requests
+# of agents can be redirected only to an interface that has an address.
+PLACEHOLDER = IPv4Interface("192.0.0.8/32")
 
 
 @node_command("gateway")
 @click.option("--endpoint", multiple=True, help="IP[:port] where agents reach this gateway; repeatable.")
 @click.option(
-    "--haproxy", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="Its folder."
+    "--haproxy-dir", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="HAProxy's folder."
 )
 @click.option("--certificates", type=click.Path(path_type=Path), help="HAProxy crt-list for port 443; without it none.")
-async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, certificates: Path | None) -> None:
+async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Path, certificates: Path | None) -> None:
     """Carry visitors to the private services behind the agents of this pool."""
     try:
         endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
@@ -64,8 +67,9 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
     async with AsyncExitStack() as stack:
         device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
+        port = _port(endpoints)
         adopted = await hold_key(
-            device, station.alias, options.state, enrolment, listen_port=_port(endpoints), endpoints=endpoints
+            device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints
         )
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
@@ -74,7 +78,7 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
             warnings.append(("engine", slow))
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
         heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
-        layout = Layout(haproxy)
+        layout = Layout(haproxy_dir)
         proxy = _proxy(layout, certificates)
         model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
         gateway = Gateway(
@@ -93,9 +97,10 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy: Path, c
             feeds,
             warnings,
             Rotator(device, options.state, enrolment, options.rotate_every_s),
+            new_key=partial(make_key, device, options.state, enrolment, listen_port=port, endpoints=endpoints),
             haproxy=proxy.run,
             well_known=well_known.run,
-            endpoints=functools.partial(heard.watch, device),
+            endpoints=partial(heard.watch, device),
         )
 
 
@@ -116,7 +121,8 @@ def _tunnel(
         return facts.subnet if facts else None
 
     peers = PeerSection("agent-peer", PeerReconciler(device), peer_of)
-    return peers, RouteSection("agent-peer", link, route_of, lambda: LinkState(alias))
+    base = LinkState(alias, addresses=frozenset({PLACEHOLDER}))
+    return peers, RouteSection("agent-peer", link, route_of, lambda: base)
 
 
 def _l4(model: GatewayModel, interface: str, slot: int) -> L4Section:

@@ -108,8 +108,11 @@ class L4Section:
     async def _settle(self, report: Report) -> Errors:
         await self.flush(report.flush)
         names = {number: service for service, number in self.numbers.by_service.items()}
-        for service in [service for service in self.numbers.by_service if service not in self.model.routes]:
-            del self.numbers.by_service[service]
+        refused = {refusal.owner for refusal in report.refused}
+        # A number goes with its last element: without it the next try would not know what to remove.
+        for number, service in names.items():
+            if service not in self.model.routes and number not in refused:
+                del self.numbers.by_service[service]
         return {
             (route_key(names[refusal.owner]) if refusal.owner in names else TABLE): refusal.reason
             for refusal in report.refused

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from kakuremichi.model.ids import NodeId, ServiceId
+from kakuremichi.model.ids import NodeId
 from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.worker import Perform, Plan
@@ -63,22 +63,16 @@ class Gateway:
                 ("links", lambda: self.routes.bring(agents)),
             ]
         if services:
-            steps += self._service_steps(services)
+            # Both, whatever the kind: a service may have been replaced by one of the other.
+            steps += [
+                ("nftables", lambda: self.l4.change(services)),
+                ("haproxy", lambda: self.http.change(services)),
+            ]
         if any(self._is_gone(node) for node in agents):
             steps += [
                 ("links remove", lambda: self.routes.take(agents)),
                 ("wireguard remove", lambda: self.peers.take(agents)),
             ]
-        return steps
-
-    def _service_steps(self, services: list[ServiceId]) -> list[tuple[str, Perform]]:
-        kinds = {facts.kind for service in services if (facts := self.model.routes.get(service))}
-        gone = any(service not in self.model.routes for service in services)
-        steps: list[tuple[str, Perform]] = []
-        if gone or kinds - {"http"}:
-            steps.append(("nftables", lambda: self.l4.change(services)))
-        if gone or "http" in kinds:
-            steps.append(("haproxy", lambda: self.http.change(services)))
         return steps
 
     async def _cut(self) -> Errors:

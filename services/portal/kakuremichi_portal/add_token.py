@@ -10,7 +10,9 @@ from kakuremichi_portal.access import AccessRole, TokenFileError, add_token
 
 
 def main() -> None:
-    path, name, role = sys.argv[1:4]
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m kakuremichi_portal.add_token FILE NAME admin|viewer")
+    path, name, role = sys.argv[1:]
     if role not in get_args(AccessRole):
         sys.exit(f"role {role}: one of {', '.join(get_args(AccessRole))} is needed")
     try:

@@ -31,7 +31,10 @@ def row_hash(row: LogRow) -> bytes:
 
 
 def verify_chain(rows: Iterable[LogRow], *, after: int = 0, hash_after: bytes = NO_HASH) -> tuple[int, bytes]:
-    """Check rows that follow sequence `after`; (sequence, hash) of the last. :class:`ChainError` if one does not fit."""
+    """Check the rows that follow sequence `after`; (sequence, hash) of the last one.
+
+    :class:`ChainError` for the first that does not fit.
+    """
     seq, digest = after, hash_after
     for row in rows:
         if row.seq != seq + 1:

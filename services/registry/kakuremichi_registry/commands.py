@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -89,6 +90,10 @@ class Commands:
             return refusal.problem
         except DatabaseUnavailableError as error:
             return Problem(status=503, code="unavailable", detail=str(error))
+        except asyncpg.PostgresError as error:
+            # A fault of ours. The asker is told so, not left to wait; what was written stands or falls as a whole.
+            log.exception("statement refused", command=type(command).__name__)
+            return Problem(status=500, code="internal", detail=f"database: {type(error).__name__}; see the log")
         except StaleError as error:
             log.warning("write given up", command=type(command).__name__, reason=str(error))
             return Problem(

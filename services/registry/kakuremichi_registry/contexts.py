@@ -53,14 +53,6 @@ class PortHolder(Seen, frozen=True):
     last_port: int
 
 
-class AgentPortHolder(Seen, frozen=True):
-    service_id: ServiceId
-    agent: NodeId
-    proto: Proto
-    agent_port: int
-    agent_last_port: int
-
-
 class TargetHolder(Seen, frozen=True):
     """A live node that makes a target's address unusable: its subnet holds it, or it is its own endpoint."""
 
@@ -86,7 +78,8 @@ class PublishContext(Seen, frozen=True):
     port_holders: tuple[PortHolder, ...]
     gateway_ports: tuple[int, ...]  # WireGuard ports of the pool's gateways
     target_holders: tuple[TargetHolder, ...]
-    agent_ports: tuple[AgentPortHolder, ...]  # of other services, at the agents that the targets name
+    agent_port_holders: tuple[PortHolder, ...]  # of a range: who holds its numbers at the target's agent
+    free_agent_port: int | None  # there, from the target's first choice on
     heads: dict[str, int]  # feed_seq of the feeds that may be concerned
 
 

@@ -98,8 +98,8 @@ def prepare(directory: Path, *, binaries: Path | None = None) -> Prepared:
         if account is not None:
             os.chown(path, account.pw_uid, account.pw_gid)
     if account is not None:
-        _let_through(bin_dir / "postgres", account)
         _let_through(directory, account)
+        bin_dir = _within_reach(bin_dir, directory, account)
     if not (data / "PG_VERSION").exists():
         _initdb(bin_dir, data, account, directory / "log")
     command = (
@@ -144,12 +144,48 @@ def _account() -> pwd.struct_passwd | None:
 
 
 def _let_through(path: Path, account: pwd.struct_passwd) -> None:
-    """Give the account search permission (and no more) on the folders above `path`, where it lacks it."""
+    """Give the account search permission (and no more) on the folders above `path`, where it lacks it.
+
+    A home stays as its owner wants it: :class:`EmbeddedPostgresError` asks for another place.
+    """
+    homes = {Path(entry.pw_dir) for entry in pwd.getpwall()}
+    for folder in _closed_to(path, account):
+        if folder in homes:
+            raise EmbeddedPostgresError(
+                f"{path}: account {account.pw_name} may not pass {folder}; choose another folder"
+            )
+        folder.chmod((folder.stat().st_mode & 0o7777) | 0o001)
+
+
+def _closed_to(path: Path, account: pwd.struct_passwd) -> list[Path]:
+    """The folders above `path` that the account may not pass."""
+    closed = []
     for folder in path.resolve().parents:
         status = folder.stat()
-        searchable = status.st_mode & (0o100 if status.st_uid == account.pw_uid else 0o001)
-        if not searchable:
-            folder.chmod((status.st_mode & 0o7777) | 0o001)
+        if not status.st_mode & (0o100 if status.st_uid == account.pw_uid else 0o001):
+            closed.append(folder)
+    return closed
+
+
+def _within_reach(bin_dir: Path, directory: Path, account: pwd.struct_passwd) -> Path:
+    """The programs where the account can run them: copied beside the data if they lie in somebody's home."""
+    if not _closed_to(bin_dir / "postgres", account):
+        return bin_dir
+    install, package = bin_dir.parent, bin_dir.parents[1]
+    copy = directory / "programs"
+    copied = copy / package.name / install.name / bin_dir.name
+    if not (copied / "postgres").exists():
+        fresh = directory / "programs.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(install, fresh / package.name / install.name, symlinks=True)
+        libraries = package.with_name(
+            f"{package.name}.libs"
+        )  # where a wheel keeps them, found relative to the programs
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
+        shutil.rmtree(copy, ignore_errors=True)
+        fresh.rename(copy)
+    return copied
 
 
 def _check_socket_length(run: Path) -> None:

@@ -52,5 +52,14 @@ def _check_a_label(shown: str, label: str) -> None:
         again = "xn--" + name.encode("punycode").decode("ascii")
     except (UnicodeError, ValueError, OverflowError) as error:
         raise HostRefusedError(f"host {shown}: {label} is no valid A-label") from error
-    if again != label or name.isascii() or unicodedata.normalize("NFC", name) != name or name != name.lower():
+    if again != label or name.isascii() or not _is_u_label(name):
         raise HostRefusedError(f"host {shown}: {label} is no valid A-label")
+
+
+def _is_u_label(name: str) -> bool:
+    """Letters, marks and digits in their normal form: no control, format or symbol characters (IDNA 2008)."""
+    return (
+        unicodedata.normalize("NFC", name) == name == name.lower()
+        and all(char == "-" or unicodedata.category(char)[0] in "LMN" for char in name)
+        and unicodedata.category(name[0])[0] != "M"
+    )

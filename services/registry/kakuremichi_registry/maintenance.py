@@ -11,17 +11,23 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 300.0
 KEPT_ITEMS = 100_000  # of all feeds together; live records are kept apart from them
-STATEMENTS = (
-    # Never what the relay has not stored yet.
-    f"""delete from feed_item where item_seq <= least(
-            (select item_seq from log_head) - {KEPT_ITEMS},
-            coalesce((select position from relay_cursor where relay = 'FEED'), 0))""",  # noqa: S608  # constants of ours only
-    "delete from idempotency where at < clock_timestamp() - interval '24 hours'",
-    "delete from freed_host where until < clock_timestamp()",
-    "delete from join_token where expires_at < clock_timestamp() - interval '30 days'",
-    "delete from cut_identity where cut_at < clock_timestamp() - interval '30 days'",
-    "delete from access_log where at < clock_timestamp() - interval '30 days'",
-)
+
+
+def statements(*, kept_items: int = KEPT_ITEMS) -> tuple[str, ...]:
+    return (
+        # Never what the relay has not stored yet.
+        f"""delete from feed_item where item_seq <= least(
+                (select item_seq from log_head) - {kept_items},
+                coalesce((select position from relay_cursor where relay = 'FEED'), 0))""",  # noqa: S608  # a number
+        "delete from idempotency where at < clock_timestamp() - interval '24 hours'",
+        "delete from freed_host where until < clock_timestamp()",
+        "delete from join_token where expires_at < clock_timestamp() - interval '30 days'",
+        "delete from cut_identity where cut_at < clock_timestamp() - interval '30 days'",
+        "delete from access_log where at < clock_timestamp() - interval '30 days'",
+    )
+
+
+STATEMENTS = statements()
 
 
 class Maintenance:

@@ -1,10 +1,8 @@
 """What a service may be: form, conflicts, and the records that say it to gateways and agents. Pure."""
 
-import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from kakuremichi.model.addresses import AGENT_PORTS, AddressRefusedError, parse_network
 from kakuremichi.model.ids import NodeId, ServiceId
@@ -13,7 +11,6 @@ from kakuremichi.wire.facts import ServicePublished, ServiceUnpublished, TargetS
 from kakuremichi.wire.records import Proto, Route, RouteTarget, Target
 from kakuremichi.wire.subjects import agent_feed, pool_feed
 from kakuremichi_registry.contexts import (
-    AgentPortHolder,
     PublishContext,
     ServiceRow,
     TargetRow,
@@ -27,8 +24,6 @@ from kakuremichi_registry.targets import check_target_address
 GATEWAY_PORTS = {80: "HTTP", 443: "HTTPS", 51820: "WireGuard"}  # the gateways' own listeners
 ROUTE_TAG = "route.v1"
 MAX_SOURCES = 500
-_PATH = re.compile(r"\A(/[A-Za-z0-9._~-]*)+\Z")
-MAX_PATH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +34,15 @@ class Wanted:
     target: TargetInput
     address: str
     row: ServiceRow  # without targets and sequence
+
+    @property
+    def proto(self) -> Proto:
+        """On the tunnel and at the site."""
+        return "udp" if self.row.kind == "udp" else "tcp"
+
+    @property
+    def target_id(self) -> str:
+        return f"{self.service_id}-1"  # one target for now
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class Publication:
 def check_form(command: PublishService) -> Wanted:
     """All that can be said without looking at the database; :class:`Refusal` names the field."""
     kind = command.kind
-    if kind in ("http", "tls"):
+    if kind == "tls":
+        raise invalid("kind", "kind: tls is not carried by this version's gateways; publish it as tcp, or as http")
+    if kind == "http":
         host, (first, last), sources = _host(command), _no_ports(command), _no_sources(command)
     else:
         host, (first, last), sources = _no_host(command), _ports(command), _sources(command)
@@ -125,14 +131,10 @@ def _no_sources(command: PublishService) -> tuple[str, ...]:
 
 
 def _path(command: PublishService) -> str:
-    path = command.path
-    if not path:
-        return ""
-    if command.kind != "http":
-        raise invalid("path", f"path: {command.kind} services have none")
-    if len(path) > MAX_PATH or not _PATH.match(path) or ".." in path.split("/"):
-        raise invalid("path", f"path: begins with '/', has at most {MAX_PATH} of a-z, A-Z, 0-9 and ._~-/, and no '..'")
-    return path
+    # The field has its place in records and tables already; no gateway of this version could carry it.
+    if command.path:
+        raise invalid("path", "path: routes go by whole host names in this version, leave it empty")
+    return ""
 
 
 def _target_port(target: TargetInput, row: ServiceRow) -> TargetInput:
@@ -318,51 +320,42 @@ def _range(first: int, last: int) -> str:
 
 def _target_row(wanted: Wanted, seen: PublishContext) -> TargetRow:
     row, agent = wanted.row, wanted.target.agent
-    proto: Proto = "udp" if row.kind == "udp" else "tcp"
-    target_id = f"{row.service_id}-1"
-    used = [held for held in seen.agent_ports if held.agent == agent and held.proto == proto]
     if row.last_port > row.first_port:
-        _check_range_free(row, agent, proto, used)
+        _check_range_free(row, agent, wanted.proto, seen)
         first, last = row.first_port, row.last_port
     else:
-        kept = next((t for t in seen.old.targets if t.agent == agent and t.proto == proto), None) if seen.old else None
-        first = last = agent_port(target_id, kept, used)
+        first = last = _agent_port(wanted, seen)
     return TargetRow(
-        target_id=target_id, agent=agent, proto=proto, agent_port=first, agent_last_port=last,
+        target_id=wanted.target_id, agent=agent, proto=wanted.proto, agent_port=first, agent_last_port=last,
         address=wanted.address, port=wanted.target.port,
     )  # fmt: skip
 
 
-def _check_range_free(
-    row: ServiceRow, agent: NodeId, proto: Literal["tcp", "udp"], used: list[AgentPortHolder]
-) -> None:
-    for held in used:
-        if held.agent_port <= row.last_port and row.first_port <= held.agent_last_port:
-            raise conflict(
-                "agent-port-taken",
-                f"{proto} ports {_range(row.first_port, row.last_port)}: a range keeps its numbers on agent {agent},"
-                f" where service {held.service_id} holds {_range(held.agent_port, held.agent_last_port)}",
-                field="first_port",
-                holders=(held.service_id,),
-            )
+def _check_range_free(row: ServiceRow, agent: NodeId, proto: Proto, seen: PublishContext) -> None:
+    for held in seen.agent_port_holders:
+        raise conflict(
+            "agent-port-taken",
+            f"{proto} ports {_range(row.first_port, row.last_port)}: a range keeps its numbers on agent {agent},"
+            f" where service {held.service_id} holds {_range(held.first_port, held.last_port)}",
+            field="first_port",
+            holders=(held.service_id,),
+        )
 
 
-def agent_port(target_id: str, kept: TargetRow | None, used: list[AgentPortHolder]) -> int:
-    """The port on the agent's tunnel address: the one it had, else a free one near a place of its own.
-
-    Targets begin to look at different places, so that writers at the same time seldom choose the same port.
-    """
-    if kept is not None and kept.agent_port == kept.agent_last_port and kept.agent_port in AGENT_PORTS:
-        return kept.agent_port
-    taken: set[int] = set()
-    for held in used:
-        taken.update(range(held.agent_port, held.agent_last_port + 1))
-    begin = zlib.crc32(target_id.encode()) % len(AGENT_PORTS)
-    for step in range(len(AGENT_PORTS)):
-        port = AGENT_PORTS[(begin + step) % len(AGENT_PORTS)]
-        if port not in taken:
-            return port
-    raise exhausted(f"agent ports: all {len(AGENT_PORTS)} of the agent are in use")
+def first_choice(wanted: Wanted) -> int:
+    """Where to begin to look for an agent port: another place for each target, so writers seldom meet."""
+    return AGENT_PORTS[zlib.crc32(wanted.target_id.encode()) % len(AGENT_PORTS)]
 
 
-__all__ = ["Publication", "Refusal", "Wanted", "agent_port", "check_form", "decide", "readers", "route", "withdraw"]
+def _agent_port(wanted: Wanted, seen: PublishContext) -> int:
+    """The port on the agent's tunnel address: the one it had, else the first that is free."""
+    for target in seen.old.targets if seen.old is not None else ():
+        same = target.agent == wanted.target.agent and target.proto == wanted.proto
+        if same and target.agent_port == target.agent_last_port and target.agent_port in AGENT_PORTS:
+            return target.agent_port
+    if seen.free_agent_port is None:
+        raise exhausted(f"agent ports: all {len(AGENT_PORTS)} of agent {wanted.target.agent} are in use")
+    return seen.free_agent_port
+
+
+__all__ = ["Publication", "Refusal", "Wanted", "check_form", "decide", "first_choice", "readers", "route", "withdraw"]

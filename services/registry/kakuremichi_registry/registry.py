@@ -1,7 +1,8 @@
 """The registry put together: what it answers, and the loops that it runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from kakuremichi.bus.issuer import NodeIssuer
 from kakuremichi.bus.port import Bus
@@ -29,7 +30,7 @@ QUEUE = "registry"
 # A subscription handles one message after another; this many members of the queue group handle as many at once.
 AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8, "renewals": 4}
 
-Loop = Callable[[asyncio.Event], Awaitable[None]]
+Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Registry:
@@ -50,7 +51,7 @@ class Registry:
         self.snapshots = Snapshots(database, signer)
         self.reports = Reports(bus, database, signer)
         self.feed_relay = Relay(bus, database, FeedItems(database, signer), self.leadership)
-        self.audit_relay = Relay(bus, database, Facts(database), self.leadership)
+        self.audit_relay = Relay(bus, database, Facts(database), self.leadership, gather_s=0.02)
         self.beacons = Beacons(bus, database, signer, self.leadership.leading)
         self.maintenance = Maintenance(database, self.leadership.leading)
 

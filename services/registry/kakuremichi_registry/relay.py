@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 WINDOW = 256
 POLL_S = 1.0  # behind the notification, which may be lost with its connection
 CHECK_STREAM_S = 60.0
-SAVE_EVERY_S = 0.5
+SAVE_EVERY_S = 5.0
 NO_SUCH_SEQUENCE = str(2**62)
 BACKOFF = Backoff(base_s=0.2, cap_s=2.0)
 
@@ -43,9 +43,13 @@ class GoBackError(Exception):
 class Relay:
     """One loop for one stream. `stored` and `live` are positions in the log."""
 
-    def __init__(self, bus: Bus, database: Database, source: Source, leadership: Leadership) -> None:
+    def __init__(
+        self, bus: Bus, database: Database, source: Source, leadership: Leadership, *, gather_s: float = 0.0
+    ) -> None:
         self._bus, self._database, self._source = bus, database, source
         self._leading, self._wake = leadership.leading, leadership.woken()
+        bus.on_connected(lambda _generation: self._wake.set())
+        self._gather_s = gather_s  # how long to gather rows once woken, where nobody waits for them
         self.stored = 0  # everything up to here is in the stream
         self.live = 0  # everything up to here was sent to whoever listens
         self.sent = 0  # sent to be stored
@@ -93,6 +97,7 @@ class Relay:
             self._reap()
             room = WINDOW - len(self._pending)
             if room and (self._wake.is_set() or self._now() >= look_at):
+                await asyncio.sleep(self._gather_s)
                 self._wake.clear()
                 rows = await self._source.rows(self.sent, room)
                 for row in rows:

@@ -1,7 +1,7 @@
 """Reports of nodes: taken as they come, kept in batches, answered with the signed heads of the node's feeds.
 
-While one batch is with the database the next one gathers, so an idle fleet is answered at once and a busy one
-shares statements.
+All gateways of a pool report the same change within milliseconds. They are waited for, so that they share two
+statements, and so that a report kept costs the gateways still at work nothing: nobody waits for the answer.
 """
 
 import asyncio
@@ -21,12 +21,13 @@ from kakuremichi.wire.subjects import agent_feed, fleet_feed, node_of, pool_feed
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.signer import Signer
 from kakuremichi_registry.store import feeds
-from kakuremichi_registry.store.reports import KeptReport, NodePlace, keep, places
+from kakuremichi_registry.store.reports import KeptReport, NodePlace, keep
 
 log = structlog.get_logger(__name__)
 
 MOST_WAITING = 20_000  # above it, reports are dropped: nodes say the same again within 30 s
 BATCH = 500
+GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Reports:
                 woken = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
+                await asyncio.wait({stopped}, timeout=GATHER_S)
                 self._wake.clear()
                 while self._waiting:
                     await self._batch()
@@ -98,12 +100,11 @@ class Reports:
     async def _batch(self) -> None:
         batch = {node: self._waiting.pop(node) for node in list(self._waiting)[:BATCH]}
         try:
-            known = await places(self._database, list(batch))
+            known = await keep(self._database, [kept(waiting.report, waiting.data) for waiting in batch.values()])
             live = {node: waiting for node, waiting in batch.items() if node in known}
             self.counts["unknown"] += len(batch) - len(live)
             if not live:
                 return
-            await keep(self._database, [kept(waiting.report, waiting.data) for waiting in live.values()])
             wanted = {feed for node in live for feed in feeds_of(node, known[node])}
             heads = {
                 feed: self._signer.head(head) for feed, head in (await feeds.heads(self._database, wanted)).items()

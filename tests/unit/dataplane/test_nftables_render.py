@@ -57,7 +57,7 @@ def test_elements_are_grouped_by_container_and_removed_without_their_data() -> N
 
     assert script((RemoveElements((old,)), AddElements(new)), "kk") == (
         "delete element inet kk to4 { 0x6b000001 }\n"
-        "add element inet kk allow4 { 0x6b000001 . 10.0.0.0/8, 0x6b000001 . 11.0.0.1 }\n"
+        "add element inet kk allow4 { 0x6b000001 . 10.0.0.0/8, 0x6b000001 . 11.0.0.1/32 }\n"
         "add element inet kk to4 { 0x6b000001 : 10.1.0.100 . 20002 }\n"
     )
     assert script((DeleteTable(),), "kk") == "delete table inet kk\n"

@@ -80,6 +80,10 @@ def test_damaged_state_is_a_sentence_that_names_the_file(state: NodeState) -> No
         state.enrolment()
 
 
+async def no_new_key() -> None:
+    raise AssertionError("this key is good")
+
+
 async def test_a_refused_epoch_is_exceeded_with_the_same_key(state: NodeState, enrolment: Enrolment) -> None:
     nats = MemoryNats()
     keyring, node = nats.connect("_INBOX.keyring"), nats.connect("reply.site-a")
@@ -99,7 +103,8 @@ async def test_a_refused_epoch_is_exceeded_with_the_same_key(state: NodeState, e
     await keyring.subscribe(subjects.ANNOUNCE, answer)
     first = announced(state, enrolment)
     sentences: asyncio.Queue[str] = asyncio.Queue()
-    announcer, stop = Announcer(node, state, enrolment, sentences.put_nowait), asyncio.Event()
+    announcer = Announcer(node, state, enrolment, sentences.put_nowait, no_new_key)
+    stop = asyncio.Event()
     task = asyncio.create_task(announcer.run(stop))
     async with asyncio.timeout(5):
         said = [await sentences.get(), await sentences.get()]
@@ -109,5 +114,39 @@ async def test_a_refused_epoch_is_exceeded_with_the_same_key(state: NodeState, e
     assert [said.public_key for said in asked] == [first.public_key] * 2
     assert announcer.accepted_epoch > 9_000_000_000_000
     assert said == ["key refused: epoch: must exceed", ""]
+    await keyring.close()
+    await node.close()
+
+
+async def test_a_key_that_may_never_be_used_again_is_replaced(state: NodeState, enrolment: Enrolment) -> None:
+    nats = MemoryNats()
+    keyring, node = nats.connect("_INBOX.keyring"), nats.connect("reply.site-a")
+    first, asked = announced(state, enrolment), []
+
+    async def answer(message: Message) -> None:
+        said = decode(decode(message.data, requests.Announce).announcement.body, Announcement)
+        asked.append(said.public_key)
+        held = said.public_key == first.public_key
+        reply: object = (
+            requests.KeyRefused(code="held", detail="public key: was replaced before")
+            if held
+            else requests.KeyAccepted(epoch=said.epoch)
+        )
+        await keyring.publish(message.reply, encode(reply))
+
+    async def new_key() -> None:
+        announced(state, enrolment)
+
+    await keyring.subscribe(subjects.ANNOUNCE, answer)
+    sentences: asyncio.Queue[str] = asyncio.Queue()
+    announcer, stop = Announcer(node, state, enrolment, sentences.put_nowait, new_key), asyncio.Event()
+    task = asyncio.create_task(announcer.run(stop))
+    async with asyncio.timeout(5):
+        assert [await sentences.get(), await sentences.get()] == ["key refused: public key: was replaced before", ""]
+    stop.set()
+    await task
+
+    assert asked[0] == first.public_key
+    assert asked[1] != first.public_key
     await keyring.close()
     await node.close()

@@ -37,6 +37,10 @@ Batch = tuple[Step, ...]
 # concatenation the mark arrives with its bytes reversed (seen at every 1,820th of 10,000 allow-list elements).
 _PER_COMMAND = 400
 
+# A set of intervals lists a single host without its prefix length, and takes it so; but nft 1.0.6 finds it again
+# for a deletion only if it is written as an interval.
+_HOST_LENGTH = {"allow4": "/32", "allow6": "/128"}
+
 
 def script(batch: Batch, table: str) -> str:
     """The text for `nft -f -`. nft sends it as one transaction: all of it is applied or nothing."""
@@ -91,4 +95,6 @@ def _elements(verb: str, elements: Iterable[Element], table: str, *, with_data: 
 
 def _element(element: Element, *, with_data: bool) -> str:
     key = " . ".join(element.key)
+    if element.container in _HOST_LENGTH and not set("/-") & set(element.key[-1]):
+        key += _HOST_LENGTH[element.container]
     return f"{key} : {' . '.join(element.data)}" if with_data and element.data else key

@@ -8,6 +8,33 @@ language sql immutable strict parallel safe as $$
     from (select (owner::bigint * 2 + case proto when 'udp' then 1 else 0 end) * 65536 as base) b
 $$;
 
+-- The first port from `choice` on, around the end of `first` to `last`, that no service but `own` holds at the agent.
+create function kk_free_port(
+    at_agent text, proto text, own text, first_port integer, last_port integer, choice integer
+) returns integer language plpgsql stable as $$
+declare
+    base   bigint;
+    at     bigint := choice;
+    turned boolean := false;
+    held   int8range;
+begin
+    select lower(kk_span(number, proto, 0, 0)) into base from node where node_id = at_agent;
+    while base is not null loop
+        if at > last_port then
+            exit when turned;
+            turned := true;
+            at := first_port;
+        end if;
+        exit when turned and at >= choice;
+        select t.span into held from service_target t where t.span @> (base + at) and t.service_id <> own;
+        if not found then
+            return at;
+        end if;
+        at := upper(held) - base; -- an upper end is not part of its range
+    end loop;
+    return null;
+end $$;
+
 create function kk_stale() returns void language plpgsql as $$
 begin
     raise exception 'what was decided upon has changed' using errcode = 'KK001';

@@ -2,14 +2,16 @@
 
 import msgspec
 
+from kakuremichi.model.addresses import AGENT_PORTS
 from kakuremichi_registry.contexts import PublishContext, ServiceRow, UnpublishContext
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.items import Item
-from kakuremichi_registry.publishing import ROUTE_TAG, Publication, Wanted
+from kakuremichi_registry.publishing import ROUTE_TAG, Publication, Wanted, first_choice
 from kakuremichi_registry.store.entries import Entry, Written
 from kakuremichi_registry.store.sql import LIVE_S, SERVICE_JSON, names
 
-# $1 service, $2 pool, $3 kind, $4 host, $5 first and $6 last port, $7 agents, $8 target addresses, $9 the record's tag
+# $1 service, $2 pool, $3 kind, $4 host, $5 first and $6 last port, $7 agents, $8 target addresses, $9 the record's tag,
+# $10 the agent's protocol, $11 where to begin to look for an agent port
 PUBLISH = f"""
 with old as (select * from service where service_id = $1),
      pools as (select $2::text as pool union select pool from old)
@@ -41,10 +43,12 @@ select json_build_object(
                            'role', n.role)), '[]'::json)
                        from unnest($8::inet[]) a, node n
                        where n.removed_at is null and (a <<= n.subnet or a = any(n.endpoint_addresses))),
-    'agent_ports', (select coalesce(json_agg(json_build_object('service_id', t.service_id, 'agent', t.agent,
-                        'proto', t.proto, 'agent_port', t.agent_port, 'agent_last_port', t.agent_last_port)),
-                        '[]'::json)
-                    from service_target t where t.agent = any($7::text[]) and t.service_id <> $1),
+    'agent_port_holders', (select coalesce(json_agg(json_build_object('service_id', t.service_id,
+                               'first_port', t.agent_port, 'last_port', t.agent_last_port)), '[]'::json)
+                           from service_target t join node n on n.node_id = t.agent
+                           where n.node_id = any($7::text[]) and t.service_id <> $1 and $6 > $5
+                             and t.span && kk_span(n.number, $10, $5, $6)),
+    'free_agent_port', kk_free_port(($7::text[])[1], $10, $1, {AGENT_PORTS[0]}, {AGENT_PORTS[-1]}, $11),
     'heads', (select coalesce(json_object_agg(h.feed, h.feed_seq), '{{}}'::json) from feed_head h
               where h.feed in (select 'feed.pool.' || pool from pools
                                union all select 'feed.agent.' || a from unnest($7::text[]) a))
@@ -67,7 +71,7 @@ async def see_publish(database: Database, wanted: Wanted) -> PublishContext:
     row = wanted.row
     seen = await database.fetch(
         PUBLISH, row.service_id, row.pool, row.kind, row.host, row.first_port, row.last_port,
-        [wanted.target.agent], [wanted.address], ROUTE_TAG,
+        [wanted.target.agent], [wanted.address], ROUTE_TAG, wanted.proto, first_choice(wanted),
     )  # fmt: skip
     return _publish.decode(seen[0][0])
 

@@ -22,7 +22,5 @@ KNOWN_NODE_JSON = """
 
 def names(where: str) -> str:
     """The ids of live nodes as a JSON array."""
-    return (
-        "(select coalesce(json_agg(n.node_id order by n.node_id), '[]'::json)"
-        f" from node n where n.removed_at is null and {where})"  # constants of ours only
-    )
+    found = "select coalesce(json_agg(n.node_id order by n.node_id), '[]'::json) from node n where n.removed_at is null"
+    return f"({found} and {where})"

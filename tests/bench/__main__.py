@@ -1,0 +1,86 @@
+"""`make bench`: take every figure of goals.toml, print them, exit 1 unless all are met.
+
+python -m bench [--only NAME]      figures whose name contains NAME
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from bench import changes, fleet_size, processes, tcp, web
+from bench.harness import Book, Figure, print_lines, progress, read_goals
+from bench.stage import Stage, open_stage
+from kakuremichi.runtime.logs import setup_logs
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What takes one or several figures. `within_s`: it is given up then."""
+
+    figures: tuple[str, ...]
+    take: Callable[[Stage], Awaitable[list[Figure]]]
+    within_s: float = 150.0
+
+
+MEASUREMENTS = (
+    Measurement(("tcp_through_gateway_ratio",), tcp.measure),
+    Measurement(("http_requests_ratio",), partial(web.measure, scheme="http")),
+    Measurement(("https_requests_ratio",), partial(web.measure, scheme="https")),
+    Measurement(("applied_on_3_gateways_p99",), changes.measure, within_s=240),
+    Measurement(("one_change_2000_agents_ratio",), fleet_size.one_change, within_s=300),
+    Measurement(("cold_start_2000_agents", "cold_start_2000_agents_memory"), fleet_size.cold_start, within_s=300),
+    Measurement(("reconciler_subprocesses",), processes.measure),
+)
+
+
+async def run(book: Book, only: str) -> None:
+    wanted = [each for each in MEASUREMENTS if any(only in name for name in each.figures)]
+    if not wanted:
+        return
+    async with open_stage() as stage:
+        for each in wanted:
+            book.add(*await take(each, stage))
+
+
+async def take(measurement: Measurement, stage: Stage) -> list[Figure]:
+    """Its figures; without a value, and why, if they could not be taken. The others are taken all the same."""
+    try:
+        async with asyncio.timeout(measurement.within_s):
+            return await measurement.take(stage)
+    except Exception as error:  # noqa: BLE001  # whatever it was, the figure has no value and the run goes on
+        reason = str(error) or type(error).__name__
+        progress(f"{', '.join(measurement.figures)}: not taken: {reason}")
+        return [Figure(name, None, note=reason[:300]) for name in measurement.figures]
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="take the figures of goals.toml")
+    parser.add_argument("--only", default="", help="figures whose name contains this")
+    only: str = parser.parse_args().only
+    book = Book(read_goals())
+    setup_logs("bench", level="WARNING")  # standard output is for the figures
+    if not is_root():
+        progress("needs root, for network namespaces: run 'sudo make bench'")
+    else:
+        # A SIGTERM takes the lab down like Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            asyncio.run(run(book, only))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # what was measured is printed all the same
+            progress(f"ended early: {str(error) or type(error).__name__}")
+    lines = book.lines(only)
+    print_lines(lines)
+    return 0 if lines and all(line.met for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

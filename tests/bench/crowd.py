@@ -1,0 +1,202 @@
+"""Thousands of agents without tunnels behind them, acted by one process: enrolled by the portal's commands with the
+registry, their keys announced to the keyring with real signatures. Nobody follows their feeds or sends reports.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from nacl.signing import SigningKey
+
+from bench.harness import progress
+from bench.stage import Stage, wait_until
+from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
+from kakuremichi.bus.port import Message
+from kakuremichi.bus.topology import AGENT, PORTAL, Role, inbox_prefix
+from kakuremichi.fleet.lab_fleet import GATEWAYS, NATS_PORT
+from kakuremichi.model.ids import NodeId, PoolName, ServiceId
+from kakuremichi.model.keys import PrivateKey
+from kakuremichi.node.announcing import make_announcement
+from kakuremichi.node.state import Enrolment
+from kakuremichi.wire import commands, subjects
+from kakuremichi.wire.codec import decode_any, encode
+from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer, hash_of
+from kakuremichi.wire.requests import Announce, KeyAccepted, KeyRefused
+from kakuremichi.wire.signing import verify_key
+from kakuremichi_portal.registry import Registry
+
+ACTOR = "bench"
+POOL = PoolName("default")
+AT_ONCE = 16
+ANSWER_S = 10.0
+ANNOUNCED = "announced"  # the last word of the subject on which an announcement is answered
+T = TypeVar("T")
+
+
+async def grow(stage: Stage, size: int) -> None:
+    """`crowd-1` to `crowd-<size>` are enrolled; those that are there already stay."""
+    await enrol_crowd(stage, crowd_names(stage.crowd_size + 1, size))
+    stage.crowd_size = max(size, stage.crowd_size)
+
+
+async def grow_services(stage: Stage, size: int) -> None:
+    """`crowd-1` to `crowd-<size>` have one HTTP service each, of the same name."""
+    await publish_crowd(stage, crowd_names(stage.crowd_services + 1, size))
+    stage.crowd_services = max(size, stage.crowd_services)
+
+
+def crowd_names(first: int, last: int) -> list[str]:
+    return [f"crowd-{number}" for number in range(first, last + 1)]
+
+
+async def enrol_crowd(stage: Stage, names: Iterable[str]) -> None:
+    """Enrol and announce one agent for each name; returns when every gateway has applied them."""
+    wanted = list(names)
+
+    async def work() -> None:
+        async with bus_of(stage, PORTAL) as portal, bus_of(stage, AGENT) as edge:
+            crowd = Crowd(Registry(portal, timeout_s=ANSWER_S), edge)
+            await edge.subscribe("reply.*.>", crowd.hear)
+            await each(wanted, crowd.join)
+
+    await in_control(stage, work)
+    progress(f"{len(wanted)} agents enrolled")
+    await asyncio.to_thread(wait_applied, stage)
+
+
+async def publish_crowd(stage: Stage, names: Iterable[str]) -> None:
+    """One HTTP service for each of these agents; returns when every gateway has applied them."""
+    wanted = list(names)
+
+    async def work() -> None:
+        async with bus_of(stage, PORTAL) as portal:
+            registry = Registry(portal, timeout_s=ANSWER_S)
+
+            async def publish(name: str) -> None:
+                service = ServiceId(name)
+                command = commands.PublishService(
+                    actor=ACTOR,
+                    service_id=service,
+                    pool=POOL,
+                    kind="http",
+                    host=f"{service}.lab.test",
+                    targets=(commands.TargetInput(agent=NodeId(name), port=8080),),
+                )
+                await registry.ask(command, commands.Written)
+
+            await each(wanted, publish)
+
+    await in_control(stage, work)
+    progress(f"{len(wanted)} services published")
+    await asyncio.to_thread(wait_applied, stage)
+
+
+class CrowdError(Exception):
+    """An agent of the crowd did not come in; a sentence."""
+
+
+class Crowd:
+    """Makes nodes by name, on the bus of the portal and on that of an agent."""
+
+    def __init__(self, registry: Registry, edge: NatsBus) -> None:
+        self._registry, self._edge = registry, edge
+        self._asked: dict[str, asyncio.Future[KeyAccepted | KeyRefused]] = {}
+
+    async def join(self, name: str) -> None:
+        node, identity, secret = NodeId(name), SigningKey.generate(), secrets.token_bytes(32)
+        token = commands.CreateToken(actor=ACTOR, role="agent", node_id=node, pool=POOL, secret_hash=hash_of(secret))
+        await self._registry.ask(token, commands.Written)
+        enrol = commands.EnrolNode(
+            actor=ACTOR,
+            secret_hash=hash_of(secret),
+            identity_key=verify_key(identity),
+            sealing_key=PrivateKey.generate().public(),
+            networks=(),
+            endpoints=(),
+            source="203.0.113.100",
+        )
+        await self._announce(node, identity, await self._registry.ask(enrol, commands.Enrolled))
+
+    async def _announce(self, node: NodeId, identity: SigningKey, enrolled: commands.Enrolled) -> None:
+        answer = EnrolmentAnswer(
+            deployment=enrolled.deployment,
+            certificate=enrolled.certificate,
+            trust=enrolled.trust,
+            feed_key=enrolled.feed_key,
+            endpoints=(),
+            bus=BusAccess(url="", user="", password=""),
+        )
+        signed = make_announcement(
+            Enrolment(answer), identity, None, PrivateKey.generate().public(), boot_id=bytes(16), endpoints=()
+        )
+        heard = self._asked[node] = asyncio.get_running_loop().create_future()
+        data = encode(Announce(announcement=signed))
+        await self._edge.publish(subjects.announce(node), data, reply=f"reply.{node}.{ANNOUNCED}")
+        async with asyncio.timeout(ANSWER_S):
+            verdict = await heard
+        if isinstance(verdict, KeyRefused):
+            raise CrowdError(f"agent {node}: key refused, {verdict.detail}")
+
+    async def hear(self, message: Message) -> None:
+        """The keyring's answers to all of them. Answers to the gateways' own requests come by here too."""
+        _, node, rest = message.subject.split(".", 2)
+        if rest == ANNOUNCED:
+            self._asked.pop(node).set_result(decode_any(message.data, KeyAccepted | KeyRefused, name="answer"))
+
+
+@asynccontextmanager
+async def bus_of(stage: Stage, role: Role) -> AsyncIterator[NatsBus]:
+    """A connection to the fleet's NATS in this role; only inside `in_control`."""
+    password = stage.fleet.control.passwords()[role.name]
+
+    async def credentials() -> Credentials:
+        return Credentials(role.name, password)
+
+    # What an agent asks is answered by its own name: `reply.<id>`. This one hears all of them otherwise.
+    inbox = inbox_prefix(role) if role.account == "CP" else "reply.bench"
+    server = f"nats://{stage.lab.address('control')}:{NATS_PORT}"
+    async with NatsBus(NatsOptions(servers=(server,), name="bench", inbox_prefix=inbox), credentials) as bus:
+        await bus.wait_connected(5)
+        yield bus
+
+
+async def in_control(stage: Stage, work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` on an event loop of its own in a thread that lives on the host `control`."""
+
+    async def run() -> T:
+        return await work()
+
+    def inside() -> T:
+        with stage.lab.in_namespace("control"):
+            return asyncio.run(run())
+
+    return await asyncio.to_thread(inside)
+
+
+async def each(names: list[str], act: Callable[[str], Awaitable[None]]) -> None:
+    """`act` for every name, AT_ONCE at a time."""
+    left = iter(names)
+
+    async def worker() -> None:
+        for name in left:
+            await act(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(worker())
+
+
+def wait_applied(stage: Stage, gateways: tuple[str, ...] = GATEWAYS, *, within_s: float = 60.0) -> None:
+    """Until these gateways report that they are not behind, and without errors. Blocks."""
+    api = stage.fleet.api()
+
+    def applied() -> bool:
+        nodes = [api.get(f"/gateways/{name}") for name in gateways]
+        return all(node["state"] == "live" and not node["behind"] and not node["errors"] for node in nodes)
+
+    try:
+        wait_until("gateways that have applied everything", applied, within_s=within_s)
+    finally:
+        api.close()

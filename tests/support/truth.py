@@ -1,0 +1,179 @@
+"""What the registry says and what the nodes of a lab really have, in the same words, so that they can be compared.
+
+The real side is read from the kernel, the WireGuard engine and HAProxy, never from what a node reports.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.proxy import Haproxy
+from kakuremichi.dataplane.nftables.reader import parse_table
+from kakuremichi.dataplane.wireguard.userspace import UserspaceDevice
+from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, Fleet
+from kakuremichi.model.keys import key_text
+
+OUR_ROUTES = "107"  # the routing protocol number that marks them
+
+Door = tuple[str, str]  # (tcp or udp, port or range)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a port leads to. A range (`port` 0) keeps its numbers; `sources` None is everybody."""
+
+    address: str
+    port: int
+    sources: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class NodeTruth:
+    """One node. `hosts` maps a name to its servers (address, port); the agents have none."""
+
+    hosts: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
+    doors: Mapping[Door, Behind] = field(default_factory=dict)
+    peers: Mapping[str, frozenset[str]] = field(default_factory=dict)  # public key → allowed IPs
+    routes: frozenset[str] = frozenset()
+
+
+Truth = dict[str, NodeTruth]
+
+
+def wanted(fleet: Fleet) -> Truth:
+    """As the portal's API tells it."""
+    with fleet.api() as api:
+        gateways, agents, services = (api.get(f"/{kind}")["items"] for kind in ("gateways", "agents", "services"))
+    subnets = {agent["name"]: agent["subnet"] for agent in agents}
+    hosts = {service["host"]: _servers(service, subnets) for service in services if service["kind"] == "http"}
+    doors = dict(_public_door(service, subnets) for service in services if service["port"] and service["targets"])
+    agent_peers = {agent["public_key"]: frozenset({f"{_address(agent['subnet'], 100)}/32"}) for agent in agents}
+    truth = {gateway["name"]: NodeTruth(hosts, doors, agent_peers, frozenset(subnets.values())) for gateway in gateways}
+    for agent in agents:
+        peers = {each["public_key"]: frozenset({f"{_address(agent['subnet'], each['slot'])}/32"}) for each in gateways}
+        truth[agent["name"]] = NodeTruth(doors=dict(_agent_doors(services, agent["name"])), peers=peers)
+    return truth
+
+
+async def real(fleet: Fleet, names: Iterable[str]) -> Truth:
+    return {name: await _real_node(fleet, name) for name in names}
+
+
+async def differences(fleet: Fleet) -> list[str]:
+    """One sentence for each node that is not as the registry says."""
+    want = await asyncio.to_thread(wanted, fleet)
+    have = await real(fleet, want)
+    return [f"{name}: has {have[name]}, wanted is {want[name]}" for name in want if have[name] != want[name]]
+
+
+async def settled(fleet: Fleet, within_s: float = 15.0) -> None:
+    """Wait until every node is as the registry says; fails with what is not."""
+    deadline = time.monotonic() + within_s
+    while left := await differences(fleet):
+        assert time.monotonic() < deadline, "\n".join(left)
+        await asyncio.sleep(0.1)
+
+
+async def fingerprint(fleet: Fleet, names: Iterable[str] = (*GATEWAYS, *AGENTS)) -> dict[str, object]:
+    """Everything that a node holds, as it stands there: rules, elements, peers, routes, HAProxy's process and map."""
+    found: dict[str, object] = {}
+    for name in names:
+        listing = await asyncio.to_thread(_nft_json, fleet, name)
+        proxy = fleet.node_host(name).haproxy / "admin.sock"
+        found[name] = (
+            _without_counters(json.loads(listing)["nftables"]),
+            await _real_node(fleet, name),
+            (await Haproxy(Layout(proxy.parent)).running()).pid if proxy.exists() else 0,
+        )
+    return found
+
+
+def _servers(service: Mapping[str, Any], subnets: Mapping[str, str]) -> frozenset[tuple[str, int]]:
+    return frozenset((_address(subnets[target["agent"]], 100), target["agent_port"]) for target in service["targets"])
+
+
+def _public_door(service: Mapping[str, Any], subnets: Mapping[str, str]) -> tuple[Door, Behind]:
+    target = service["targets"][0]
+    address = _address(subnets[target["agent"]], 100)
+    sources = frozenset(service["sources"]) or None
+    if service["last_port"] > service["port"]:
+        return (service["kind"], f"{service['port']}-{service['last_port']}"), Behind(address, 0, sources)
+    return (service["kind"], str(service["port"])), Behind(address, target["agent_port"], sources)
+
+
+def _agent_doors(services: Iterable[Mapping[str, Any]], agent: str) -> Iterable[tuple[Door, Behind]]:
+    for service in services:
+        proto = "udp" if service["kind"] == "udp" else "tcp"
+        span = max(0, service["last_port"] - service["port"])
+        for target in service["targets"]:
+            if target["agent"] == agent:
+                first = target["agent_port"]
+                ports = f"{first}-{first + span}" if span else str(first)
+                yield (proto, ports), Behind(target["address"], 0 if span else target["port"])
+
+
+def _address(subnet: str, number: int) -> str:
+    return f"{subnet.rpartition('.')[0]}.{number}"
+
+
+async def _real_node(fleet: Fleet, name: str) -> NodeTruth:
+    listing = await asyncio.to_thread(_nft_json, fleet, name)
+    device = await UserspaceDevice(fleet.lab.namespace(name)).read()
+    peers = {
+        key_text(key): frozenset(str(network) for network in state.peer.allowed_ips)
+        for key, state in device.peers.items()
+    }
+    layout = Layout(fleet.node_host(name).haproxy)
+    hosts = await _real_hosts(layout) if layout.admin_socket.exists() else {}
+    listed = await asyncio.to_thread(fleet.lab.run, name, ["ip", "-j", "route", "show", "proto", OUR_ROUTES])
+    routes = frozenset(route["dst"] for route in json.loads(listed.stdout or "[]"))
+    return NodeTruth(hosts, _real_doors(listing), peers, routes)
+
+
+async def _real_hosts(layout: Layout) -> dict[str, frozenset[tuple[str, int]]]:
+    actual = await Haproxy(layout).read()
+    hosts, routed = {}, set()
+    for key, values in actual.routes.items():
+        (route,) = values
+        assert route is not None, f"{key}: not a value of ours in the route map"
+        routed.add(route.number)
+        of_route = actual.servers.get(route.number, {}).values()
+        hosts[key] = frozenset((server.address, server.port) for server in of_route if server.ready)
+    for number, servers in actual.servers.items():
+        left = [name for name, server in servers.items() if server.ready and number not in routed]
+        assert not left, f"backend p{number}: servers {left} without a route"
+    return hosts
+
+
+def _real_doors(listing: str) -> dict[Door, Behind]:
+    elements = parse_table(listing.encode()).elements
+    by_container: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+    for (container, key), data in elements.items():
+        by_container.setdefault(container, []).append((key, data))
+    targets = {key[0]: data for container in ("to4", "range4") for key, data in by_container.get(container, ())}
+    allowed: dict[str, set[str]] = {}
+    for (mark, network), _ in by_container.get("allow4", ()):
+        allowed.setdefault(mark, set()).add(network if "/" in network else f"{network}/32")
+    doors = {}
+    for container in ("ports", "ranges"):
+        for (_family, proto, ports), (mark,) in by_container.get(container, ()):
+            address, *port = targets[mark]
+            sources = frozenset(allowed[mark]) if mark in allowed else None
+            doors[proto, ports] = Behind(address, int(port[0]) if port else 0, sources)
+    return doors
+
+
+def _nft_json(fleet: Fleet, name: str) -> str:
+    return fleet.lab.run(name, ["nft", "-j", "list", "table", "inet", "kakuremichi"], check=True).stdout
+
+
+def _without_counters(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_counters(each) for key, each in value.items() if key not in ("counter", "metainfo")}
+    if isinstance(value, list):
+        return [_without_counters(each) for each in value]
+    return value
