@@ -1,29 +1,31 @@
 """Thousands of agents without tunnels behind them, acted by one process: enrolled by the portal's commands with the
-registry, their keys announced to the keyring with real signatures. Nobody follows their feeds or sends reports.
+registry, their keys, really signed, asked for as the keyring asks. Nobody follows their feeds or sends reports.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from nacl.signing import SigningKey
 
 from bench.harness import progress
 from bench.stage import Stage, wait_until
-from kakuremichi.bus.nats import Credentials, NatsBus, NatsOptions
-from kakuremichi.bus.port import Message
-from kakuremichi.bus.topology import AGENT, PORTAL, Role, inbox_prefix
+from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.nats import NatsBus, NatsOptions
+from kakuremichi.bus.topology import KEYRING, PORTAL, Role, inbox_prefix
 from kakuremichi.fleet.lab_fleet import GATEWAYS, NATS_PORT
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.announcing import make_announcement
 from kakuremichi.node.state import Enrolment
+from kakuremichi.runtime.tls import context_for
 from kakuremichi.wire import commands, subjects
 from kakuremichi.wire.codec import decode_any, encode
 from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer, hash_of
-from kakuremichi.wire.requests import Announce, KeyAccepted, KeyRefused
+from kakuremichi.wire.requests import KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import verify_key
 from kakuremichi_portal.registry import Registry
 
@@ -31,7 +33,6 @@ ACTOR = "bench"
 POOL = PoolName("default")
 AT_ONCE = 16
 ANSWER_S = 10.0
-ANNOUNCED = "announced"  # the last word of the subject on which an announcement is answered
 T = TypeVar("T")
 
 
@@ -56,10 +57,8 @@ async def enrol_crowd(stage: Stage, names: Iterable[str]) -> None:
     wanted = list(names)
 
     async def work() -> None:
-        async with bus_of(stage, PORTAL) as portal, bus_of(stage, AGENT) as edge:
-            crowd = Crowd(Registry(portal, timeout_s=ANSWER_S), edge)
-            await edge.subscribe("reply.*.>", crowd.hear)
-            await each(wanted, crowd.join)
+        async with bus_of(stage, PORTAL) as portal, bus_of(stage, KEYRING) as keyring:
+            await each(wanted, Crowd(Registry(portal, timeout_s=ANSWER_S), keyring).join)
 
     await in_control(stage, work)
     progress(f"{len(wanted)} agents enrolled")
@@ -98,11 +97,10 @@ class CrowdError(Exception):
 
 
 class Crowd:
-    """Makes nodes by name, on the bus of the portal and on that of an agent."""
+    """Makes nodes by name. Each speaks as itself only, so one process acts for them with the keyring's own right."""
 
-    def __init__(self, registry: Registry, edge: NatsBus) -> None:
-        self._registry, self._edge = registry, edge
-        self._asked: dict[str, asyncio.Future[KeyAccepted | KeyRefused]] = {}
+    def __init__(self, registry: Registry, keyring: NatsBus) -> None:
+        self._registry, self._keyring = registry, keyring
 
     async def join(self, name: str) -> None:
         node, identity, secret = NodeId(name), SigningKey.generate(), secrets.token_bytes(32)
@@ -126,38 +124,30 @@ class Crowd:
             trust=enrolled.trust,
             feed_key=enrolled.feed_key,
             endpoints=(),
-            bus=BusAccess(url="", user="", password=""),
+            bus=BusAccess(url="", jwt=""),
         )
         signed = make_announcement(
             Enrolment(answer), identity, None, PrivateKey.generate().public(), boot_id=bytes(16), endpoints=()
         )
-        heard = self._asked[node] = asyncio.get_running_loop().create_future()
-        data = encode(Announce(announcement=signed))
-        await self._edge.publish(subjects.announce(node), data, reply=f"reply.{node}.{ANNOUNCED}")
-        async with asyncio.timeout(ANSWER_S):
-            verdict = await heard
+        asked = encode(commands.AcceptKey(announcement=signed))
+        answer_bytes = (await self._keyring.request(subjects.KEY, asked, timeout_s=ANSWER_S)).data
+        verdict: KeyAccepted | KeyRefused = decode_any(answer_bytes, KeyAccepted | KeyRefused, name="answer")
         if isinstance(verdict, KeyRefused):
             raise CrowdError(f"agent {node}: key refused, {verdict.detail}")
-
-    async def hear(self, message: Message) -> None:
-        """The keyring's answers to all of them. Answers to the gateways' own requests come by here too."""
-        _, node, rest = message.subject.split(".", 2)
-        if rest == ANNOUNCED:
-            self._asked.pop(node).set_result(decode_any(message.data, KeyAccepted | KeyRefused, name="answer"))
 
 
 @asynccontextmanager
 async def bus_of(stage: Stage, role: Role) -> AsyncIterator[NatsBus]:
     """A connection to the fleet's NATS in this role; only inside `in_control`."""
-    password = stage.fleet.control.passwords()[role.name]
-
-    async def credentials() -> Credentials:
-        return Credentials(role.name, password)
-
-    # What an agent asks is answered by its own name: `reply.<id>`. This one hears all of them otherwise.
-    inbox = inbox_prefix(role) if role.account == "CP" else "reply.bench"
-    server = f"nats://{stage.lab.address('control')}:{NATS_PORT}"
-    async with NatsBus(NatsOptions(servers=(server,), name="bench", inbox_prefix=inbox), credentials) as bus:
+    control = stage.fleet.control
+    server = f"tls://{stage.lab.address('control')}:{NATS_PORT}"
+    options = NatsOptions(
+        servers=(server,),
+        name="bench",
+        inbox_prefix=inbox_prefix(role),
+        tls=context_for((server,), control.ca_file),
+    )
+    async with NatsBus(options, credentials_of(Path(control.bus_credentials(role.name)))) as bus:
         await bus.wait_connected(5)
         yield bus
 

@@ -71,7 +71,6 @@ class Deployment:
         certificate = decode(answer.certificate.body, Certificate)
         assert (certificate.node_id, certificate.role) == (name, role)
 
-
         async def credentials() -> Credentials:
             return own_credentials(answer.bus.jwt, identity)
 

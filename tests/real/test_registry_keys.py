@@ -14,7 +14,7 @@ from kakuremichi.wire.codec import decode, decode_any, encode
 from kakuremichi.wire.commands import ListNodes, Nodes, RemoveNode, Written
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.records import AgentPeer, FeedItem, GatewayPeer, Gone, Revocation, decode_record
-from kakuremichi.wire.requests import Announce, KeyAccepted, KeyRefused
+from kakuremichi.wire.requests import Announce, AnnounceAfter, AnyAnnounce, KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import Signed
 from kakuremichi_keyring.handlers import Keyring
 from kakuremichi_keyring.pin import TrustPin
@@ -27,13 +27,16 @@ async def keyring(nats: MemoryNats) -> Keyring:
     made = Keyring(nats.connect("keyring"), TrustPin())
     bus = nats.connect("keyring")
     for _ in range(4):
-        await serve(bus, subjects.ANNOUNCE, Announce, made.answer, queue="keyring", refuse=Keyring.refuse)
+        await serve(bus, subjects.ANNOUNCE, AnyAnnounce, made.answer, queue="keyring", refuse=Keyring.refuse)
     return made
 
 
-async def announce(nats: MemoryNats, node: Enrollee, signed: Signed) -> KeyAccepted | KeyRefused:
+async def announce(
+    nats: MemoryNats, node: Enrollee, signed: Signed, *, before: tuple[Signed, ...] = ()
+) -> KeyAccepted | KeyRefused:
+    """`before`: what the node made in vain, newest first."""
     bus = nats.connect(subjects.reply_prefix(node.node_id))
-    request = encode(Announce(announcement=signed))
+    request = encode(AnnounceAfter(announcement=signed, before=before) if before else Announce(announcement=signed))
     answer = await bus.request(subjects.announce(node.node_id), request, timeout_s=5)
     decided: KeyAccepted | KeyRefused = decode_any(answer.data, KeyAccepted | KeyRefused, name="answer")
     return decided

@@ -1,6 +1,7 @@
 """Registry and keyring as processes on a server of their own: started in any order, killed, started again."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -41,8 +42,11 @@ class Host:
             "KAKUREMICHI_DATABASE_URL": embedded_postgres.dsn(self.folder / "pg"),
             "KAKUREMICHI_TRUST_DIR": str(self.folder / "trust"),
             "KAKUREMICHI_NATS_URL": self.nats.url,
-            "KAKUREMICHI_NATS_PASSWORD": self.nats.config.passwords.get(name, ""),
+            "KAKUREMICHI_NATS_CREDENTIALS": str(self.nats.operator.credentials(name)),
+            "KAKUREMICHI_CLAIMS_CREDENTIALS": str(self.nats.operator.credentials("claims")),
+            "KAKUREMICHI_ISSUER_DIR": str(self.nats.operator.registry),
             "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         with open(self.folder / f"{name}.log", "ab") as log:  # noqa: ASYNC230, PTH123  # a moment, in a test
             self.processes[name] = await asyncio.create_subprocess_exec(
@@ -131,7 +135,7 @@ async def test_started_in_the_wrong_order_and_killed_in_between_they_serve(host:
     log = (host.folder / "registry.log").read_text() + (host.folder / "keyring.log").read_text()
     for path in ("trust.seed", "feed.seed"):
         assert (host.folder / "trust" / path).read_text() not in log
-    assert host.nats.config.passwords["registry"] not in log
+    assert host.nats.operator.credentials("registry").read_text().split("SEED-----")[1].split()[0] not in log
 
 
 async def test_without_settings_every_fault_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from kakuremichi_registry import maintenance, relay
 from kakuremichi_registry.chain import LogRow, verify_chain
 from kakuremichi_registry.registry import Registry
 from kakuremichi_registry.trust import Trust
-from support.real_registry import World, http, running, tcp, world
+from support.real_registry import World, http, running, tcp, throwaway_issuer, world
 
 
 @pytest.fixture
@@ -175,7 +175,8 @@ async def test_a_relay_that_starts_anew_goes_on_after_the_newest_stored_row(
 
 async def test_of_two_registries_one_relays_and_the_other_takes_over(dsn: str, trust: Trust, nats: MemoryNats) -> None:
     async with world(dsn, trust, nats.connect("registry"), nats.connect("portal")) as first:
-        second = Registry(nats.connect("registry"), first.database, trust)
+        bus = nats.connect("registry")
+        second = Registry(bus, first.database, trust, throwaway_issuer(), bus)
         await second.listen()
         async with running(second):
             await first.enrol("site-a")
@@ -202,7 +203,8 @@ async def _cut_leader(dsn: str) -> None:
 async def test_two_relays_at_the_same_time_are_harmless(dsn: str, trust: Trust, nats: MemoryNats) -> None:
     async with world(dsn, trust, nats.connect("registry"), nats.connect("portal")) as first:
         await first.enrol("site-a")
-        second = Registry(nats.connect("registry"), first.database, trust)
+        bus = nats.connect("registry")
+        second = Registry(bus, first.database, trust, throwaway_issuer(), bus)
         second.feed_relay._leading.set()  # believes that it leads
         stop = asyncio.Event()
         other = asyncio.create_task(second.feed_relay.run(stop))

@@ -152,7 +152,8 @@ class ControlPlane:
     def _operator(self) -> Path:
         return self.directory / OPERATOR_FOLDER
 
-    def _bus_credentials(self, role: str) -> str:
+    def bus_credentials(self, role: str) -> str:
+        """The file with which a program of the control plane comes on the bus."""
         return str(self._operator / "credentials" / f"{role}.creds")
 
     def _nats_conf(self) -> str:
@@ -178,7 +179,7 @@ class ControlPlane:
         role, module = name, f"kakuremichi_{name}"
         if name == "provisioner":
             role, module = PROVISION.name, "kakuremichi.bus.provisioner"
-        settings = {"NATS_URL": self._nats_url, "NATS_CREDENTIALS": self._bus_credentials(role), **self._settings(name)}
+        settings = {"NATS_URL": self._nats_url, "NATS_CREDENTIALS": self.bus_credentials(role), **self._settings(name)}
         if self.ca_file:
             settings["NATS_CA"] = str(self.ca_file)
         env = {f"KAKUREMICHI_{key}": value for key, value in settings.items()}
@@ -194,7 +195,7 @@ class ControlPlane:
                     "TRUST_DIR": str(self._trust),
                     "NODE_JWT_S": str(self.options.node_jwt_s),
                     "ISSUER_DIR": str(self._operator / REGISTRY_FOLDER),
-                    "CLAIMS_CREDENTIALS": self._bus_credentials(CLAIMS.name),
+                    "CLAIMS_CREDENTIALS": self.bus_credentials(CLAIMS.name),
                 }
             case "keyring":
                 return {"TRUST_SHA256": self._trust_hash()}

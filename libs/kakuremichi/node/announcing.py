@@ -66,6 +66,7 @@ class Announcer:
         state: NodeState,
         enrolment: Enrolment,
         on_error: Callable[[str], None],
+        *,
         new_key: Callable[[], Awaitable[None]],
         on_accepted: Callable[[Announcement], Awaitable[None]] | None = None,
     ) -> None:

@@ -160,8 +160,8 @@ class Station:
             self.state,
             self.enrolment,
             lambda sentence: reporter.warn("key", sentence),
-            new_key,
-            rotator.accepted,
+            new_key=new_key,
+            on_accepted=rotator.accepted,
         )
         rotator.announce = announcer.announce_again
 

@@ -73,9 +73,7 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
         )  # fmt: skip
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
         new_key = partial(make_key, device, options.state, enrolment, listen_port=0)
-        await station.run(
-            agent, feeds, warnings, rotator, new_key=new_key, silence=direct.run, greet=greeter.run
-        )
+        await station.run(agent, feeds, warnings, rotator, new_key=new_key, silence=direct.run, greet=greeter.run)
 
 
 def _sections(

@@ -68,9 +68,7 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Pat
         device = await open_device(options.interface, station.alias, uapi_directory=options.uapi_directory)
         stack.callback(device.close)
         port = _port(endpoints)
-        adopted = await hold_key(
-            device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints
-        )
+        adopted = await hold_key(device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints)
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
         warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]

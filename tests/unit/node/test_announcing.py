@@ -103,7 +103,7 @@ async def test_a_refused_epoch_is_exceeded_with_the_same_key(state: NodeState, e
     await keyring.subscribe(subjects.ANNOUNCE, answer)
     first = announced(state, enrolment)
     sentences: asyncio.Queue[str] = asyncio.Queue()
-    announcer = Announcer(node, state, enrolment, sentences.put_nowait, no_new_key)
+    announcer = Announcer(node, state, enrolment, sentences.put_nowait, new_key=no_new_key)
     stop = asyncio.Event()
     task = asyncio.create_task(announcer.run(stop))
     async with asyncio.timeout(5):
@@ -139,7 +139,7 @@ async def test_a_key_that_may_never_be_used_again_is_replaced(state: NodeState, 
 
     await keyring.subscribe(subjects.ANNOUNCE, answer)
     sentences: asyncio.Queue[str] = asyncio.Queue()
-    announcer, stop = Announcer(node, state, enrolment, sentences.put_nowait, new_key), asyncio.Event()
+    announcer, stop = Announcer(node, state, enrolment, sentences.put_nowait, new_key=new_key), asyncio.Event()
     task = asyncio.create_task(announcer.run(stop))
     async with asyncio.timeout(5):
         assert [await sentences.get(), await sentences.get()] == ["key refused: public key: was replaced before", ""]

@@ -108,9 +108,13 @@ async def enrol(
     )  # fmt: skip
     return Written.of(
         await database.write(
-            "select * from kk_enrol_pending($1::kk_entry, $2, $3, $4::kk_node)" if pending
+            "select * from kk_enrol_pending($1::kk_entry, $2, $3, $4::kk_node)"
+            if pending
             else "select * from kk_enrol($1::kk_entry, $2, $3, $4::kk_node)",
-            entry, secret_hash, enrolments, node,
+            entry,
+            secret_hash,
+            enrolments,
+            node,
         )
     )
 
