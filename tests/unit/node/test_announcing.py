@@ -11,7 +11,7 @@ from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.announcing import Announcer, make_announcement, next_epoch
 from kakuremichi.node.state import Enrolment, NodeState, StateError
 from kakuremichi.wire import requests, subjects
-from kakuremichi.wire.codec import decode, encode
+from kakuremichi.wire.codec import decode, decode_any, encode
 from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer
 from kakuremichi.wire.identity import NO_HASH, Announcement
 from kakuremichi.wire.signing import TRUST_SET, sign
@@ -80,6 +80,14 @@ def test_damaged_state_is_a_sentence_that_names_the_file(state: NodeState) -> No
         state.enrolment()
 
 
+def announcement_in(message: Message) -> Announcement:
+    """A node that made keys in vain says those too."""
+    request: requests.Announce | requests.AnnounceAfter = decode_any(
+        message.data, requests.Announce | requests.AnnounceAfter, name="announce"
+    )
+    return decode(request.announcement.body, Announcement)
+
+
 async def no_new_key() -> None:
     raise AssertionError("this key is good")
 
@@ -124,7 +132,7 @@ async def test_a_key_that_may_never_be_used_again_is_replaced(state: NodeState, 
     first, asked = announced(state, enrolment), []
 
     async def answer(message: Message) -> None:
-        said = decode(decode(message.data, requests.Announce).announcement.body, Announcement)
+        said = announcement_in(message)
         asked.append(said.public_key)
         held = said.public_key == first.public_key
         reply: object = (

@@ -34,8 +34,15 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
         open_trust(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["deployment", "trust.seed", "feed.seed", "feed-key", "trust-set"])
-@pytest.mark.parametrize("content", [None, b"", b"junk", b"00"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (name, content)
+        for name in ("deployment", "trust.seed", "feed.seed", "feed-key", "trust-set")
+        for content in (None, b"", b"junk", b"00")
+        if (name, content) != ("trust.seed", None)  # a trust key that is not there is kept elsewhere: offline
+    ],
+)
 def test_a_missing_or_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
     init_trust(tmp_path)
     (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
