@@ -11,7 +11,9 @@ from ipaddress import ip_network
 from kakuremichi.model.addresses import AddressRefusedError, IPAddress, IPNetwork, parse_network
 
 # Never, whatever the file says: link-local holds the metadata services of clouds.
-NEVER = tuple(ip_network(text) for text in ("169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "ff00::/8", "0.0.0.0/8"))
+LINK_LOCAL = ("169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "ff00::/8", "0.0.0.0/8")
+METADATA = ("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32")  # of clouds, outside link-local
+NEVER = tuple(ip_network(text) for text in (*LINK_LOCAL, *METADATA))
 LOOPBACK = tuple(ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
 
 
@@ -47,7 +49,7 @@ class Allow:
         """
         last_port = last_port or port
         if any(address in network for network in NEVER if network.version == address.version):
-            raise NotAllowedError(f"target {target_id}: {address} is link-local, multicast or no host; never published")
+            raise NotAllowedError(f"target {target_id}: {address} is link-local, multicast, a metadata service or no host; never published")
         if address.version == self.tunnel.version and address in self.tunnel:
             raise NotAllowedError(f"target {target_id}: {address} is inside the tunnel, it would lead back to itself")
         if not any(rule.permits(proto, address, port, last_port) for rule in self.rules):
