@@ -39,7 +39,7 @@ async def ask(fleet: Fleet, method: str, where: str) -> Any:
 async def until(true: Callable[[], Awaitable[bool]], within_s: float) -> float:
     began = time.monotonic()
     async with asyncio.timeout(within_s):
-        while not await true():  # noqa: ASYNC110  # what is waited for is in other processes
+        while not await true():  # noqa: ASYNC110  # by asking only
             await asyncio.sleep(0.25)
     return time.monotonic() - began
 
