@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,7 +169,9 @@ class Connection:
         client = self._client
         writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
         if writer is not None:
-            writer.transport.abort()
+            # Python 3.11.2 (Debian 12) raises this where a TLS transport was closed already; 3.11.4 does not.
+            with suppress(AttributeError):
+                writer.transport.abort()
         readers = [subscription._wait_for_msgs_task for subscription in client._subs.values()]  # noqa: SLF001
         for task in (closing, *self._pings, *filter(None, readers)):
             task.cancel()

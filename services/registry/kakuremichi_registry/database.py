@@ -23,7 +23,14 @@ SETTINGS = {
 }
 
 # The connection was gone before the statement ran, or went while it did.
-LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, OSError, EOFError)
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server killed in the middle of an operation; the connection is good for nothing
+    ConnectionError,
+    OSError,
+    EOFError,
+)
 # The server cannot answer now: starting, stopping, too busy, frozen.
 BUSY = (
     asyncpg.CannotConnectNowError,

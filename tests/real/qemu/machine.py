@@ -35,10 +35,10 @@ exec busybox switch_root /root /bin/sh -c {script}
 
 _SCRIPT = """
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; mkdir -p /run/wireguard /run/netns
+mount -t tmpfs run /run; mkdir -p /run/wireguard /run/netns /run/tmp
 ip link set lo up
 cd {folder}
-env -i PATH="$PATH:/usr/sbin:/sbin" HOME=/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 {command}
+env -i PATH="$PATH:/usr/sbin:/sbin" HOME=/run/tmp TMPDIR=/run/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 {command}
 echo "exit status of the command: $?"
 sleep 0.3; echo o > /proc/sysrq-trigger; sleep 60
 """
