@@ -10,8 +10,8 @@ import base64
 import re
 import ssl
 from collections import Counter
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -49,7 +49,9 @@ class Allow:
         """
         last_port = last_port or port
         if any(address in network for network in NEVER if network.version == address.version):
-            raise NotAllowedError(f"target {target_id}: {address} is link-local, multicast, a metadata service or no host; never published")
+            raise NotAllowedError(
+                f"target {target_id}: {address} is link-local, multicast, a metadata service or no host; never published"
+            )
         if address.version == self.tunnel.version and address in self.tunnel:
             raise NotAllowedError(f"target {target_id}: {address} is inside the tunnel, it would lead back to itself")
         if not any(rule.permits(proto, address, port, last_port) for rule in self.rules):

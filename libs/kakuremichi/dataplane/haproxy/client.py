@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 Command = tuple[str, ...]
@@ -29,6 +30,28 @@ class CommandRefusedError(ProxyError, ValueError):
     """The command was not sent, because a word in it could be read as another command."""
 
 
+class Conversation:
+    """Several batches over one connection, each worked out from the replies to the one before."""
+
+    def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._name, self._reader, self._writer = name, reader, writer
+        self._first = True
+
+    async def ask(self, commands: Sequence[Command]) -> list[str]:
+        """The reply to each command, as of `RuntimeClient.execute`."""
+        lines = [*(["prompt"] if self._first else []), *(_line(command) for command in commands)]
+        self._first = False
+        self._writer.write("".join(f"{line}\n" for line in lines).encode())
+        answer = ""
+        while answer.count(_PROMPT) < len(lines):
+            part = await self._reader.read(65536)
+            if not part:
+                raise ProxyError(f"{self._name}: {answer.count(_PROMPT)} of {len(lines)} commands were answered")
+            answer += part.decode(errors="replace")
+        replies = answer.split(_PROMPT)[:-1]
+        return [reply.strip("\n") for reply in replies[len(lines) - len(commands) :]]
+
+
 class RuntimeClient:
     """One connection per batch: it cannot be left half-read, and holds no old worker alive after a reload."""
 
@@ -51,6 +74,12 @@ class RuntimeClient:
             answered = max(len(replies) - 1, 0)
             raise ProxyError(f"{self._path.name}: {answered} of {len(commands)} commands were answered")
         return [reply.strip("\n") for reply in replies[:-1]]
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        """For a few batches one after another; what it raises is as of `execute`."""
+        async with self._connected() as (reader, writer):
+            yield Conversation(self._path.name, reader, writer)
 
     async def send_payload(self, command: Command, payload: str) -> str:
         """The reply to one command that takes lines, such as `set ssl cert`.
@@ -80,16 +109,21 @@ class RuntimeClient:
         return (await self._converse(_line(command) + "\n", close_first=True)).strip("\n")
 
     async def _converse(self, text: str, *, close_first: bool = False) -> str:
+        async with self._connected() as (reader, writer):
+            writer.write(text.encode())
+            if close_first:
+                writer.write_eof()
+            # Read while the transport still writes: HAProxy answers as it goes and stops
+            # reading when its replies are not taken.
+            return (await reader.read()).decode(errors="replace")
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         try:
             async with asyncio.timeout(self._timeout_s):
                 reader, writer = await asyncio.open_unix_connection(self._path)
                 try:
-                    writer.write(text.encode())
-                    if close_first:
-                        writer.write_eof()
-                    # Read while the transport still writes: HAProxy answers as it goes and stops
-                    # reading when its replies are not taken.
-                    return (await reader.read()).decode(errors="replace")
+                    yield reader, writer
                 finally:
                     writer.close()
         except TimeoutError as error:

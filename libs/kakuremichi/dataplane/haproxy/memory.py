@@ -28,7 +28,7 @@ from kakuremichi.dataplane.haproxy.diff import (
     WeighServer,
 )
 from kakuremichi.dataplane.haproxy.files import Files
-from kakuremichi.dataplane.haproxy.proxy import Outcome
+from kakuremichi.dataplane.haproxy.proxy import Decide, Outcome
 
 _BACKEND = re.compile(r"^backend p(\d+) from base\n((?:  server .*\n)*)", re.MULTILINE)
 _SERVER = re.compile(r"  server (\S+) (?:\[(.+)\]|([\d.]+)):(\d+) weight (\d+)")
@@ -82,6 +82,9 @@ class MemoryProxy:
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         self._check_running()
         return tuple(Outcome(step, self._apply(step)) for step in steps)
+
+    async def change(self, numbers: Collection[int], keys: Collection[str], decide: Decide) -> tuple[Outcome, ...]:
+        return await self.apply(decide(await self.read_part(numbers, keys)))
 
     async def save(self, files: Files) -> None:
         self.files = files

@@ -2,13 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kakuremichi.dataplane.haproxy import files as on_disk
-from kakuremichi.dataplane.haproxy.client import Command, ProxyError, ProxyUnavailableError, RuntimeClient
+from kakuremichi.dataplane.haproxy.client import (
+    Command,
+    Conversation,
+    ProxyError,
+    ProxyUnavailableError,
+    RuntimeClient,
+)
 from kakuremichi.dataplane.haproxy.commands import (
     Running,
     commands_of,
@@ -36,6 +42,10 @@ class Outcome:
     error: str | None = None
 
 
+Decide = Callable[[Actual], Sequence[Step]]
+Ask = Callable[[Sequence[Command]], Awaitable[list[str]]]
+
+
 class Proxy(Protocol):
     """Every method raises ProxyUnavailableError while nobody answers, ProxyError for an answer that makes no sense."""
 
@@ -50,6 +60,10 @@ class Proxy(Protocol):
         ...
 
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]: ...
+
+    async def change(self, numbers: Collection[int], keys: Collection[str], decide: Decide) -> tuple[Outcome, ...]:
+        """Read these as `read_part` does, and apply at once what `decide` makes of them."""
+        ...
 
     async def save(self, files: Files) -> None:
         """Keep what the next start shall load. Works without a running HAProxy."""
@@ -84,24 +98,34 @@ class Haproxy:
         return await asyncio.to_thread(lambda: Actual(parse_map(routes), parse_servers(servers)))
 
     async def read_part(self, numbers: Collection[int], keys: Collection[str]) -> Actual:
+        async with self._client.conversation() as talk:
+            return await self._read_part(talk, numbers, keys)
+
+    async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(steps), _BATCH):
+            outcomes += await self._apply_batch(self._client.execute, steps[start : start + _BATCH])
+        return tuple(outcomes)
+
+    async def change(self, numbers: Collection[int], keys: Collection[str], decide: Decide) -> tuple[Outcome, ...]:
+        # One connection for both: opening one costs as much as the commands of a change.
+        async with self._client.conversation() as talk:
+            steps = decide(await self._read_part(talk, numbers, keys))
+            return tuple(await self._apply_batch(talk.ask, steps)) if steps else ()
+
+    async def _read_part(self, talk: Conversation, numbers: Collection[int], keys: Collection[str]) -> Actual:
         commands: list[Command] = [("get", "map", self._routes, key) for key in keys]
         commands += [("show", "servers", "state", f"p{number}") for number in numbers]
-        replies = await self._client.execute(commands)
+        replies = await talk.ask(commands)
         found = {key: parse_found(reply) for key, reply in zip(keys, replies, strict=False)}
         servers: dict[int, dict[str, ActualServer]] = {number: {} for number in numbers}
         for reply in replies[len(keys) :]:
             servers.update(parse_servers(reply))
         return Actual({key: routes for key, routes in found.items() if routes}, servers)
 
-    async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
-        outcomes: list[Outcome] = []
-        for start in range(0, len(steps), _BATCH):
-            outcomes += await self._apply_batch(steps[start : start + _BATCH])
-        return tuple(outcomes)
-
-    async def _apply_batch(self, steps: Sequence[Step]) -> list[Outcome]:
+    async def _apply_batch(self, ask: Ask, steps: Sequence[Step]) -> list[Outcome]:
         commands = [commands_of(step, self._routes) for step in steps]
-        replies = iter(await self._client.execute([command for group in commands for command in group]))
+        replies = iter(await ask([command for group in commands for command in group]))
         answered = [[next(replies) for _ in group] for group in commands]
         return [Outcome(step, fault_in(step, answers)) for step, answers in zip(steps, answered, strict=True)]
 

@@ -208,8 +208,8 @@ class Reconciler:
     async def _change(self, run: _Pass, number: int, keys: frozenset[str], *, cut: bool = False) -> None:
         self._touch()
         wanted = self._book.wanted_part((number,), keys)
-        actual = await self._proxy.read_part((number,), sorted(keys))
-        await self._apply(run, steps_between(actual, wanted, cut=cut))
+        outcomes = await self._proxy.change((number,), sorted(keys), lambda seen: steps_between(seen, wanted, cut=cut))
+        self._note(run, outcomes)
         self._settle(run, (number,))
 
     async def _cut(self, run: _Pass, addresses: frozenset[str]) -> None:
@@ -242,8 +242,11 @@ class Reconciler:
             self._saved(freed)
 
     async def _apply(self, run: _Pass, steps: Sequence[Step]) -> None:
+        self._note(run, await self._proxy.apply(steps))
+
+    def _note(self, run: _Pass, outcomes: Iterable[Outcome]) -> None:
         now = asyncio.get_running_loop().time()
-        for outcome in await self._proxy.apply(steps):
+        for outcome in outcomes:
             run.outcomes.append(outcome)
             if isinstance(outcome.step, RemoveServer) and outcome.error and is_busy(outcome.error):
                 self._lingering.refused(outcome.step, now)
