@@ -11,7 +11,7 @@ from kakuremichi_portal.access import AccessRole, TokenFileError, add_token
 
 def main() -> None:
     if len(sys.argv) != 4:
-        sys.exit("usage: python -m kakuremichi_portal.add_token FILE NAME admin|viewer")
+        sys.exit("usage: python -m kakuremichi_portal.add_token FILE NAME read|publish|admin")
     path, name, role = sys.argv[1:]
     if role not in get_args(AccessRole):
         sys.exit(f"role {role}: one of {', '.join(get_args(AccessRole))} is needed")
