@@ -35,7 +35,7 @@ def _group(role: str, what: str) -> click.Group:
         answer = client.call("DELETE", f"{role}s", name, query=query, timeout_s=timeout_s + ANSWER_SLACK_S)
         report(answer, f"{role} {name} removed", output)
 
-    remove.help = f"Remove a {role} and revoke its key; it can join again with a new token only."
+    remove.help = f"Remove this {role} and revoke its key; it can join again with a new token only."
 
     @group.command("release")
     @click.argument("name", shell_complete=complete_names(f"{role}s"))
@@ -44,7 +44,7 @@ def _group(role: str, what: str) -> click.Group:
     def release(client: Any, name: str, output: str) -> None:
         report(client.call("POST", f"{role}s", name, "release"), f"{role} {name} released", output)
 
-    release.help = f"End the quarantine of a {role}, once only one holder of its identity is left."
+    release.help = f"End the quarantine of this {role}, once only one holder of its identity is left."
     return group
 
 

@@ -50,7 +50,7 @@ class Allow:
         last_port = last_port or port
         if any(address in network for network in NEVER if network.version == address.version):
             raise NotAllowedError(
-                f"target {target_id}: {address} is link-local, multicast, a cloud's metadata or no host; never published"
+                f"target {target_id}: {address} is link-local, multicast, metadata or no host; never published"
             )
         if address.version == self.tunnel.version and address in self.tunnel:
             raise NotAllowedError(f"target {target_id}: {address} is inside the tunnel, it would lead back to itself")
