@@ -57,7 +57,7 @@ check-real: root check install-tests
 	$(BIN)/pytest tests --ignore=tests/bench $(addprefix --ignore=,$(QUICK))
 
 bench: root install-tests
-	$(BIN)/pytest -s --timeout=600 tests/bench $(if $(ONLY),-k $(ONLY))
+	@PYTHONPATH=tests $(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 lock:
 	scripts/lock.sh

@@ -13,6 +13,7 @@ from kakuremichi.dataplane.haproxy.client import ProxyUnavailableError
 from kakuremichi.dataplane.haproxy.commands import is_busy
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server, Tuning
 from kakuremichi.dataplane.haproxy.diff import (
+    Actual,
     ActualServer,
     AddMap,
     AddServer,
@@ -111,6 +112,28 @@ async def test_servers_and_routes_are_read_back_as_they_were_set(subject: Subjec
     part = await subject.proxy.read_part((0, 3), ("a.test", "b.test"))
     assert part.servers == {0: held, 3: {}}
     assert part.routes == {"a.test": {ROUTE}}
+
+
+async def test_a_change_is_worked_out_from_what_is_there_and_applied(subject: Subject) -> None:
+    await subject.proxy.apply([AddServer(0, T1), AddMap("a.test", ROUTE)])
+    seen: list[Actual] = []
+
+    def decide(actual: Actual) -> list[Step]:
+        seen.append(actual)
+        return [DelMap("a.test"), RemoveServer(0, "t1"), AddServer(1, T2)]
+
+    outcomes = await subject.proxy.change((0, 1), ("a.test",), decide)
+
+    assert [outcome.error for outcome in outcomes] == [None, None, None]
+    assert seen == [
+        Actual({"a.test": frozenset({ROUTE})}, {0: {"t1": ActualServer("127.0.0.1", 9, 100, ready=True)}, 1: {}})
+    ]
+    after = await subject.proxy.read_part((0, 1), ("a.test",))
+    assert (after.routes, set(after.servers[0]), set(after.servers[1])) == ({}, set(), {"t2.backup"})
+
+
+async def test_a_change_without_steps_applies_nothing(subject: Subject) -> None:
+    assert await subject.proxy.change((0,), ("a.test",), lambda _: ()) == ()
 
 
 async def test_servers_are_changed_in_place(subject: Subject) -> None:
