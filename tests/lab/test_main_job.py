@@ -121,9 +121,9 @@ async def test_a_stranger_reaches_no_site_directly(fleet: Fleet) -> None:
 
 
 async def test_tcp_services_are_carried_by_nftables_without_a_listening_socket(fleet: Fleet) -> None:
-    url = f"http://{fleet.lab.address('control')}:{PORTAL_PORT}"
+    url = f"https://{fleet.lab.address('control')}:{PORTAL_PORT}"
     command = [sys.executable, "-m", "kakuremichi.cli", "get", "services"]
-    context = ["--url", url, "--token-file", str(fleet.control.token_file)]
+    context = ["--url", url, "--token-file", str(fleet.control.token_file), "--ca-file", str(fleet.control.ca_file)]
     table = fleet.lab.run("control", [*command, *context], check=True).stdout
 
     lines = {line.split()[0]: line for line in table.splitlines() if line.strip()}
