@@ -88,8 +88,8 @@ async def test_nothing_stale_that_is_sent_again_takes_a_gateway_back(fleet: Flee
 
 def replay_stored_feeds(fleet: Fleet) -> int:
     """Send every item that the stream FEED still has once more, as the registry's user. Returns how many."""
-    url = f"nats://{fleet.lab.address('control')}:{NATS_PORT}"
-    passwords = fleet.control.directory / "passwords.json"
-    done = fleet.lab.run("control", [sys.executable, replay.__file__, url, str(passwords)])
+    url = f"tls://{fleet.lab.address('control')}:{NATS_PORT}"
+    credentials, ca = fleet.control.bus_credentials("registry"), str(fleet.control.ca_file)
+    done = fleet.lab.run("control", [sys.executable, replay.__file__, url, credentials, ca])
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, Fleet
+from kakuremichi.runtime.tls import client_context
 from support.fleet import get
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
@@ -51,8 +52,9 @@ def trace_files(fleet: Fleet) -> Iterable[tuple[str, Path]]:
 def write(fleet: Fleet, name: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The trace id in the answer's header, and the answer."""
     token = fleet.control.token_file.read_text()
+    trusted = client_context(fleet.control.ca_file)
     with fleet.lab.in_namespace("control"):
-        connection = http.client.HTTPConnection(fleet.lab.address("control"), PORTAL_PORT, timeout=20)
+        connection = http.client.HTTPSConnection(fleet.lab.address("control"), PORTAL_PORT, timeout=20, context=trusted)
         connection.connect()
     try:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}

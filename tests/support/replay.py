@@ -1,13 +1,12 @@
-"""Send again what the stream FEED has stored: `python replay.py URL PASSWORDS`, on the host where the bus is reached.
+"""Send again what the stream FEED has stored: `python replay.py URL CREDENTIALS CA`, where the bus is reached.
 
 A program of its own, because a connection has to be made inside the network namespace. Prints how many were sent.
 """
 
 import asyncio
-import json
+import ssl
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import nats
 from nats.js.api import StreamInfo
@@ -17,8 +16,14 @@ from nats.js.errors import NotFoundError
 NOT_STORED = {"Nats-Expected-Last-Sequence": "1"}
 
 
-async def main(url: str, password: str) -> None:
-    client = await nats.connect(url, user="registry", password=password, inbox_prefix=b"_INBOX.registry")
+async def main(url: str, credentials: str, ca: str) -> None:
+    client = await nats.connect(
+        url,
+        user_credentials=credentials,
+        tls=ssl.create_default_context(cafile=ca),
+        tls_handshake_first=True,
+        inbox_prefix=b"_INBOX.registry",
+    )
     stream = client.jetstream()
     info: StreamInfo = await stream.stream_info("FEED")
     sent = 0
@@ -33,4 +38,4 @@ async def main(url: str, password: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())["registry"]))
+    asyncio.run(main(*sys.argv[1:4]))
