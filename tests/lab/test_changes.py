@@ -92,4 +92,4 @@ def replay_stored_feeds(fleet: Fleet) -> int:
     credentials, ca = fleet.control.bus_credentials("registry"), str(fleet.control.ca_file)
     done = fleet.lab.run("control", [sys.executable, replay.__file__, url, credentials, ca])
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return int(done.stdout.splitlines()[-1])

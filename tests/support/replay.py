@@ -4,36 +4,35 @@ A program of its own, because a connection has to be made inside the network nam
 """
 
 import asyncio
-import ssl
 import sys
-from contextlib import suppress
+from pathlib import Path
 
-import nats
-from nats.js.api import StreamInfo
-from nats.js.errors import NotFoundError
+import msgspec
+
+from kakuremichi.bus import jetstream
+from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.nats import NatsBus, NatsOptions
+from kakuremichi.runtime.tls import context_for
 
 # The subscribers of the feeds hear the message; the stream, which expects another place, does not store it twice.
 NOT_STORED = {"Nats-Expected-Last-Sequence": "1"}
+GET = "$JS.API.STREAM.MSG.GET.FEED"
 
 
 async def main(url: str, credentials: str, ca: str) -> None:
-    client = await nats.connect(
-        url,
-        user_credentials=credentials,
-        tls=ssl.create_default_context(cafile=ca),
-        tls_handshake_first=True,
-        inbox_prefix=b"_INBOX.registry",
+    options = NatsOptions(
+        servers=(url,), name="replay", inbox_prefix="_INBOX.registry", tls=context_for((url,), Path(ca))
     )
-    stream = client.jetstream()
-    info: StreamInfo = await stream.stream_info("FEED")
-    sent = 0
-    for sequence in range(info.state.first_seq, info.state.last_seq + 1):
-        with suppress(NotFoundError):  # each subject keeps its last 64
-            stored = await stream.get_msg("FEED", sequence)
-            await client.publish(stored.subject or "", stored.data or b"", headers=NOT_STORED)
-            sent += 1
-    await client.flush()
-    await client.close()
+    async with NatsBus(options, credentials_of(Path(credentials))) as bus:
+        await bus.wait_connected(10)
+        state, sent = await bus.stream_state("FEED"), 0
+        for sequence in range(state.first_seq, state.last_seq + 1):
+            answer = await bus.request(GET, msgspec.json.encode({"seq": sequence}), timeout_s=5)
+            stored = jetstream.parse_stored("FEED", answer)
+            if stored is not None:  # each subject keeps its last 64
+                await bus.publish(stored.subject, stored.data, headers=NOT_STORED)
+                sent += 1
+        await bus.stream_state("FEED")  # a round trip: everything before it has arrived
     print(sent)  # noqa: T201  (the result)
 
 
