@@ -84,7 +84,10 @@ async def test_a_node_enrols_announces_and_follows_through_the_real_server(
     real_world: World, server: NatsServer
 ) -> None:
     gateway, agent = await real_world.enrol("gw1", "gateway"), await real_world.enrol("site-a")
-    async with server.bus("gateway", node="gw1") as at_gateway, server.bus("agent", node="site-a") as at_agent:
+    async with (
+        server.bus("gateway", node="gw1", pool="main") as at_gateway,
+        server.bus("agent", node="site-a", pool="main") as at_agent,
+    ):
         await at_gateway.wait_connected(10)
         await at_agent.wait_connected(10)
         heard: list[FeedItem] = []
