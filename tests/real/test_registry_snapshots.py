@@ -179,6 +179,20 @@ async def test_reports_of_many_nodes_at_once_are_all_answered(registry_world: Wo
     assert len(rows) == 20
 
 
+async def test_reports_of_one_node_at_once_are_all_answered_and_the_newest_is_kept(
+    registry_world: World, nats: MemoryNats
+) -> None:
+    """A change and the proof of life may both make a node report in the same moment."""
+    agent = await registry_world.enrol("site-a")
+    reports = [report(agent, version=f"0.{number}") for number in range(3)]
+
+    answers = await asyncio.gather(*(send_report(nats, agent, data) for data in reports))
+
+    assert all(len(answer.heads) == 2 for answer in answers)
+    rows = await registry_world.database.fetch("select report from report")
+    assert [row[0] for row in rows] == reports[-1:]
+
+
 async def test_reports_of_others_strangers_and_junk_are_not_kept(registry_world: World, nats: MemoryNats) -> None:
     agent = await registry_world.enrol("site-a")
     bus = nats.connect("reply.site-b")

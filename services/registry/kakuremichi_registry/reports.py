@@ -26,15 +26,18 @@ from kakuremichi_registry.store.reports import KeptReport, NodePlace, keep
 log = structlog.get_logger(__name__)
 
 MOST_WAITING = 20_000  # above it, reports are dropped: nodes say the same again within 30 s
+MOST_REPLIES = 8  # of one node at a time
 BATCH = 500
 GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
+    """A node's newest report, and whom to answer: also those who asked with one that it has replaced."""
+
     report: Report
     data: bytes
-    reply: str
+    replies: tuple[str, ...]
 
 
 def feeds_of(node: NodeId, place: NodePlace) -> tuple[str, ...]:
@@ -80,7 +83,9 @@ class Reports:
         if len(self._waiting) >= MOST_WAITING:
             self.counts["dropped"] += 1
             return
-        self._waiting[report.node_id] = Waiting(report, message.data, message.reply)
+        replaced = self._waiting.get(report.node_id)
+        replies = (*replaced.replies[-MOST_REPLIES + 1 :], message.reply) if replaced else (message.reply,)
+        self._waiting[report.node_id] = Waiting(report, message.data, replies)
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -118,10 +123,11 @@ class Reports:
         self, live: dict[NodeId, Waiting], known: dict[NodeId, NodePlace], heads: dict[str, Signed]
     ) -> None:
         for node, waiting in live.items():
-            answer = ReportAnswer(heads=tuple(heads[feed] for feed in feeds_of(node, known[node])))
-            try:
-                await self._bus.publish(waiting.reply, encode(answer))
-                self.counts["answered"] += 1
-            except BusError as error:
-                self.counts["unanswered"] += 1
-                log.info("report not answered", node=node, reason=str(error))
+            answer = encode(ReportAnswer(heads=tuple(heads[feed] for feed in feeds_of(node, known[node]))))
+            for reply in waiting.replies:
+                try:
+                    await self._bus.publish(reply, answer)
+                    self.counts["answered"] += 1
+                except BusError as error:
+                    self.counts["unanswered"] += 1
+                    log.info("report not answered", node=node, reason=str(error))
