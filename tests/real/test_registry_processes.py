@@ -145,7 +145,7 @@ async def test_without_settings_every_fault_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     output, _ = await process.communicate()
     assert process.returncode == 78
-    for name in ("DATABASE_URL", "TRUST_DIR", "NATS_URL", "NATS_PASSWORD"):
+    for name in ("DATABASE_URL", "TRUST_DIR", "NATS_URL", "NATS_CREDENTIALS"):
         assert f"KAKUREMICHI_{name}" in output.decode()
 
 
