@@ -67,7 +67,7 @@ async def test_killing_each_python_process_and_the_keeper_breaks_no_transfer_of_
         await asyncio.to_thread(transfer.join, 60)
     assert {download.sha256, upload.sha256} == {pattern_sha256(GIB)}
     assert visitors.failures == []
-    assert visitors.count > 50
+    assert visitors.count >= len(new_connections(fleet)), "not every way in was tried"
 
 
 async def kill_the_keeper(fleet: Fleet) -> None:
@@ -149,7 +149,7 @@ async def test_without_the_control_plane_traffic_goes_on_and_new_connections_too
         await asyncio.to_thread(download.join, 30)
     assert download.sha256 == pattern_sha256(64 << 20)
     assert visitors.failures == []
-    assert visitors.slowest_s < 1
+    assert visitors.slowest_s < 3, "somebody waited for more than one lost packet"
 
 
 @pytest.mark.timeout(120)
