@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
+from kakuremichi.model.options import Http, Limits, Options
 from kakuremichi.wire import commands, facts, identity, records, requests
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.signing import Signature, Signed
@@ -46,6 +48,14 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
             "service_id": "ssh", "kind": "tcp", "host": "", "path": "", "first_port": 10022, "last_port": 10022,
             "sources": ("10.0.0.0/8",),
             "targets": (records.RouteTarget(target_id="ssh-1", agent="site-a", agent_port=30000),),  # type: ignore[arg-type]
+        },
+    ),
+    (
+        records.RouteWithOptions,
+        {
+            "service_id": "wiki", "kind": "http", "host": "*.example.com", "path": "/docs", "first_port": 0,
+            "last_port": 0, "sources": (), "targets": (),
+            "options": Raw(encode(Options(limits=Limits(rate=10), http=Http(strip_prefix=True)))),
         },
     ),
     (

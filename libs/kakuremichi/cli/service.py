@@ -7,6 +7,7 @@ import click
 
 from kakuremichi.cli.applied import ANSWER_SLACK_S, report, wait_options, wait_query
 from kakuremichi.cli.options import complete_names, output_option, with_client
+from kakuremichi.cli.service_options import option_flags, options_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +36,34 @@ def service() -> None:
     "targets",
     multiple=True,
     metavar="AGENT[=ADDRESS]:PORT",
-    help="The private service, as the agent's site sees it; without ADDRESS the agent itself. "
+    help="The private service: an address or name as the agent's site sees it; without one the agent itself. "
     "--tcp and --udp may leave out :PORT.",
 )
 @click.option("--path", "path_prefix", default="", metavar="PREFIX", help="--http: only below this path.")
 @click.option("--allow", multiple=True, metavar="CIDR", help="Who may visit; repeatable, without it everybody.")
 @click.option("--pool", default="default", show_default=True, help="Whose gateways carry it.")
 @click.option("--create", is_flag=True, help="Fail if a service of this name exists instead of replacing it.")
+@option_flags
 @wait_options
 @output_option
 @with_client
 def publish(
     client: Any, *, name: str, http: str | None, tls: str | None, tcp: str | None, udp: str | None,
     targets: tuple[str, ...], path_prefix: str, allow: tuple[str, ...], pool: str,
-    create: bool, wait: bool, timeout_s: float, output: str,
+    create: bool, wait: bool, timeout_s: float, output: str, **more: Any,
 ) -> None:  # fmt: skip
     """Publish a service, or replace it whole.
 
     \b
     kakuremichi service publish wiki --http wiki.example.com --to site-a:8080
     kakuremichi service publish ssh --tcp 10022 --to site-b=192.168.2.130:22 --allow 198.51.100.0/24
+    kakuremichi service publish api --http wiki.example.com --path /api --strip-prefix --to site-a=nas.lan:9000
     """
     public = public_of(http=http, tls=tls, tcp=tcp, udp=udp)
     body = {
         "name": name, "pool": pool, "kind": public.kind, "host": public.host, "path": path_prefix,
         "port": public.port, "last_port": public.last_port, "sources": list(allow),
-        "targets": [target_of(text, public.port) for text in targets],
+        "targets": [target_of(text, public.port) for text in targets], "options": options_of(more),
     }  # fmt: skip
     method, where = ("POST", ("services",)) if create else ("PUT", ("services", name))
     query = wait_query(wait=wait, timeout_s=timeout_s)

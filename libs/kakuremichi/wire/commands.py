@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
 from kakuremichi.model.keys import PublicKeyField, VerifyKeyField
+from kakuremichi.model.options import Options
 from kakuremichi.wire.identity import Hash, Role
 from kakuremichi.wire.records import Kind
 from kakuremichi.wire.requests import MOST_BEFORE
@@ -74,7 +75,7 @@ class ReleaseNode(Command, frozen=True, kw_only=True, tag="release-node.v1"):
 
 
 class TargetInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A private service as the agent's site sees it: a literal address, or loopback of the agent itself."""
+    """A private service as the agent's site sees it: an address or a name that the site resolves; default the agent."""
 
     agent: NodeIdField
     address: Text = "127.0.0.1"
@@ -94,6 +95,7 @@ class PublishService(Command, frozen=True, kw_only=True, tag="publish-service.v1
     sources: tuple[str, ...] = ()
     targets: tuple[TargetInput, ...] = ()
     create_only: bool = False
+    options: Options | UnsetType = UNSET  # unset is none
 
 
 class UnpublishService(Command, frozen=True, kw_only=True, tag="unpublish-service.v1"):
@@ -252,6 +254,7 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     carried_by: Literal["nftables", "haproxy"]
     updated_seq: int
     errors: tuple[tuple[str, str], ...]  # (node, sentence)
+    options: Options | UnsetType = UNSET  # unset is none
 
 
 class TokenView(Struct, frozen=True, kw_only=True):

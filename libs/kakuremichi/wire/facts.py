@@ -1,8 +1,9 @@
 """Facts: what has happened. Past tense; the tag carries the version. Time, actor and sequence stand in the log row."""
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
+from kakuremichi.model.options import Options
 from kakuremichi.wire.identity import Role
 
 
@@ -18,7 +19,7 @@ class TokenCreated(Fact, frozen=True, kw_only=True, tag="token.created.v1"):
     expires_at: str  # RFC 3339
 
 
-class NodeEnrolled(Fact, frozen=True, kw_only=True, tag="node.enrolled.v1"):
+class NodeEnrolled(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="node.enrolled.v1"):
     node_id: NodeId
     role: Role
     pool: PoolName
@@ -28,9 +29,12 @@ class NodeEnrolled(Fact, frozen=True, kw_only=True, tag="node.enrolled.v1"):
     serial: int
     token_id: str
     networks: tuple[str, ...]
+    endpoints: tuple[str, ...] = ()
+    pending: bool = False  # its certificate waits for trust keys that do not lie on the server
+    certificate: str = ""  # base64 of the signed certificate, as sent; logs of the first releases lack it
 
 
-class NodeCertified(Fact, frozen=True, kw_only=True, tag="node.certified.v1"):
+class NodeCertified(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="node.certified.v1"):
     """Trust keys that do not lie on the server signed its certificate; with `needed` of them it holds."""
 
     node_id: NodeId
@@ -39,13 +43,15 @@ class NodeCertified(Fact, frozen=True, kw_only=True, tag="node.certified.v1"):
     ports: tuple[str, ...]
     signatures: int
     needed: int
+    certificate: str = ""  # base64, with the signatures that it has now
 
 
-class KeyAnnounced(Fact, frozen=True, kw_only=True, tag="key.announced.v1"):
+class KeyAnnounced(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="key.announced.v1"):
     node_id: NodeId
     public_key: str  # base64
     epoch: int
     endpoints: tuple[str, ...]
+    announcement: str = ""  # base64 of the node's own signed words, as they came
 
 
 class NodeRemoved(Fact, frozen=True, kw_only=True, tag="node.removed.v1"):
@@ -119,6 +125,7 @@ class ServicePublished(Fact, frozen=True, kw_only=True, tag="service.published.v
     last_port: int
     sources: tuple[str, ...]
     targets: tuple[TargetSpec, ...]
+    options: Options | UnsetType = UNSET  # unset is none
 
 
 class ServiceUnpublished(Fact, frozen=True, kw_only=True, tag="service.unpublished.v1"):

@@ -54,7 +54,7 @@ class Route(Record, frozen=True, kw_only=True, tag="route.v1"):
 
     service_id: ServiceIdField
     kind: Kind
-    host: str  # http and tls: the exact name, lower case; else ""
+    host: str  # http and tls: the name, lower case, or `*.` and the rest of it; else ""
     path: str  # http: a path prefix, "" for all
     first_port: int  # tcp and udp: the public ports; else 0
     last_port: int
@@ -62,6 +62,15 @@ class Route(Record, frozen=True, kw_only=True, tag="route.v1"):
     targets: tuple[RouteTarget, ...]  # () is the state "no-target"
     policy: str = ""
     certificates: tuple[str, ...] = ()
+
+
+class RouteWithOptions(Route, frozen=True, kw_only=True, tag="route.v2"):
+    """The same with what a gateway that knows only the other would pass over: a path, a wildcard, options.
+
+    The control plane sends it only where it is needed; which options there are is no part of the tag.
+    """
+
+    options: Raw  # kakuremichi.model.options.Options as a map with names; one that is not understood refuses the route
 
 
 class Target(Record, frozen=True, kw_only=True, tag="target.v1"):
@@ -100,7 +109,7 @@ class Gone(Record, frozen=True, kw_only=True, tag="gone.v1"):
     key: str
 
 
-AnyRecord = AgentPeer | GatewayPeer | Route | Target | Revocation | Rotate | Gone
+AnyRecord = AgentPeer | GatewayPeer | Route | RouteWithOptions | Target | Revocation | Rotate | Gone
 TAGS = tuple(sorted(str(kind.__struct_config__.tag) for kind in get_args(AnyRecord)))
 
 
@@ -146,6 +155,10 @@ def decode_record(raw: bytes) -> AnyRecord | UnknownRecord:
         return UnknownRecord(tag, key)
     record: AnyRecord = decode_any(raw, AnyRecord, name=tag)
     return record
+
+
+def tag_of(kind: type[Record]) -> str:
+    return str(kind.__struct_config__.tag)
 
 
 def key_of(record: AnyRecord | UnknownRecord) -> tuple[str, str]:

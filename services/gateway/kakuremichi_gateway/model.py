@@ -10,15 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+import msgspec
+
 from kakuremichi.model.addresses import AddressRefusedError, IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PublicKey
+from kakuremichi.model.options import NO_OPTIONS, OptionRefusedError, Options, check_options, check_path, ordered
 from kakuremichi.reconcile.epochs import Epochs
 from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError, Verifier
 from kakuremichi.wire.codec import WireError
 from kakuremichi.wire.identity import Announcement, Certificate
-from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Route
+from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Route, RouteWithOptions
 
 
 class RecordRefusedError(ValueError):
@@ -46,10 +49,12 @@ class RouteFacts:
     service_id: ServiceId
     kind: str
     host: str
+    path: str
     first_port: int
     last_port: int
     sources: tuple[IPNetwork, ...]
     targets: tuple[tuple[str, IPv4Address, int, int], ...]  # (target id, agent's address, port, weight)
+    options: Options = NO_OPTIONS
 
 
 @dataclass
@@ -208,10 +213,9 @@ class GatewayModel:
             dirty.errors[key] = "; ".join(refusals)
 
     def _open_route(self, route: Route) -> tuple[RouteFacts, list[str]]:
-        if route.kind == "tls" or route.path or route.policy or route.certificates:
+        if route.kind == "tls" or route.policy or route.certificates:
             raise RecordRefusedError(f"route {route.service_id}: asks for what this gateway's version cannot do")
-        if route.kind == "http" and route.sources:
-            raise RecordRefusedError(f"route {route.service_id}: sources are for tcp and udp, an http route has none")
+        options = _options(route)
         targets, refusals = [], []
         for target in route.targets:
             agent = self.agents.get(target.agent)
@@ -225,10 +229,12 @@ class GatewayModel:
             service_id=route.service_id,
             kind=route.kind,
             host=route.host,
+            path=route.path,
             first_port=route.first_port,
             last_port=route.last_port,
             sources=tuple(parse_network(text) for text in route.sources),
             targets=tuple(targets),
+            options=options,
         )
         return facts, refusals
 
@@ -240,10 +246,26 @@ def _agent_subnet(cert: Certificate) -> IPv4Network:
     return subnet
 
 
+def _options(route: Route) -> Options:
+    """What the route asks for; the registry's word that it was checked is not taken."""
+    if not isinstance(route, RouteWithOptions):
+        if route.path or route.host.startswith("*.") or (route.kind == "http" and route.sources):
+            raise RecordRefusedError(f"route {route.service_id}: asks for more than its version can say")
+        return NO_OPTIONS
+    try:
+        options = msgspec.msgpack.decode(route.options, type=Options)
+        check_path(route.path)
+        check_options(route.kind, route.path, options)
+    except (msgspec.MsgspecError, OptionRefusedError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordRefusedError(f"route {route.service_id}: {error}") from error
+    return ordered(options)
+
+
 def _covers(agent: AgentFacts, route: Route) -> bool:
     """Whether the owner of the agent lets this host name, or these public ports, be routed to it."""
     if route.kind == "http":
-        return any(host in {"*", route.host} for host in agent.hosts)
+        _, dot, rest = route.host.partition(".")
+        return any(host in {"*", route.host, f"*{dot}{rest}"} for host in agent.hosts)
     return any(_spans(ports, route.first_port, route.last_port) for ports in agent.ports)
 
 

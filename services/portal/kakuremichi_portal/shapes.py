@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
+from kakuremichi.model.options import NO_OPTIONS, Options
 from kakuremichi.wire.identity import Role
 from kakuremichi.wire.records import Kind
 
@@ -24,9 +25,9 @@ class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class TargetIn(Input, frozen=True, kw_only=True):
     agent: Annotated[NodeIdField, Meta(description="The agent at whose site the private service is.")]
-    address: Annotated[Text, Meta(description="As the agent's site sees it; the default is the agent itself.")] = (
-        "127.0.0.1"
-    )
+    address: Annotated[
+        Text, Meta(description="An address, or a name that the site resolves; default the agent itself.")
+    ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="The first port where `last_port` makes it a range.")]
 
 
@@ -34,7 +35,7 @@ class ServiceIn(Input, frozen=True, kw_only=True):
     name: Annotated[ServiceIdField | None, Meta(description="Needed to create; with PUT the path names it.")] = None
     kind: Kind
     pool: PoolNameField = DEFAULT_POOL  # type: ignore[assignment]
-    host: Annotated[Text, Meta(description="`http` and `tls`: the exact host name.")] = ""
+    host: Annotated[Text, Meta(description="`http`: the host name; `*.` in front stands for any one label.")] = ""
     path: Annotated[Text, Meta(description="`http`: a path prefix; empty is every path.")] = ""
     port: Annotated[PortNumber, Meta(description="`tcp` and `udp`: the public port; else 0.")] = 0
     last_port: Annotated[PortNumber, Meta(description="The last port of a range; 0 is one port only.")] = 0
@@ -42,6 +43,7 @@ class ServiceIn(Input, frozen=True, kw_only=True):
         tuple[Text, ...], Meta(max_length=256, description="Who may visit, CIDR; empty is everybody.")
     ] = ()
     targets: Annotated[tuple[TargetIn, ...], Meta(max_length=64)] = ()
+    options: Options = NO_OPTIONS
 
 
 class TokenIn(Input, frozen=True, kw_only=True):
@@ -87,6 +89,7 @@ class Service(Struct, frozen=True, kw_only=True):
     ]
     errors: tuple[NodeError, ...]
     updated_seq: Annotated[int, Meta(description="Where in the log it was last changed.")]
+    options: Options = NO_OPTIONS
 
 
 class Node(Struct, frozen=True, kw_only=True):

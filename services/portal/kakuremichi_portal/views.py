@@ -1,8 +1,10 @@
 """From the registry's views to the API's shapes. Pure."""
 
 import msgspec
+from msgspec import UNSET
 
 from kakuremichi.model.ids import ServiceId
+from kakuremichi.model.options import NO_OPTIONS
 from kakuremichi.wire import commands
 from kakuremichi_portal import shapes
 
@@ -31,6 +33,7 @@ def service(view: commands.ServiceView) -> shapes.Service:
         carried_by=view.carried_by,
         errors=tuple(shapes.NodeError(node=node, message=message) for node, message in view.errors),
         updated_seq=view.updated_seq,
+        options=NO_OPTIONS if view.options is UNSET else view.options,
     )
 
 
@@ -95,4 +98,5 @@ def publish(
             for target in given.targets
         ),
         create_only=create_only,
+        options=UNSET if given.options == NO_OPTIONS else given.options,
     )

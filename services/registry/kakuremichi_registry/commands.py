@@ -40,7 +40,7 @@ from kakuremichi.wire.commands import (
     UnpublishService,
 )
 from kakuremichi.wire.commands import Written as WrittenAnswer
-from kakuremichi_registry import enrolment, publishing, upkeep
+from kakuremichi_registry import enrolment, forms, publishing, upkeep
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.cuts import Cuts
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError, TokenNotOpenError
@@ -247,7 +247,7 @@ class Commands:
         )  # fmt: skip
 
     async def _publish(self, command: PublishService) -> AnyResult:
-        wanted = publishing.check_form(command)
+        wanted = forms.check_form(command)
         seen = await services.see_publish(self._database, wanted)
         decided = publishing.decide(command, wanted, seen)
         if decided.unchanged:

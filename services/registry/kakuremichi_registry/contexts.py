@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PublicKey
+from kakuremichi.model.options import NO_OPTIONS, Options
 from kakuremichi.wire.identity import Role
 from kakuremichi.wire.records import Kind, Proto
 
@@ -33,6 +34,7 @@ class ServiceRow(Seen, frozen=True):
     sources: tuple[str, ...]
     updated_seq: int
     targets: tuple[TargetRow, ...] = ()
+    options: Options = NO_OPTIONS
 
 
 class NamedNode(Seen, frozen=True):
@@ -73,7 +75,8 @@ class PublishContext(Seen, frozen=True):
     nodes: tuple[NamedNode, ...]  # live ones among the agents that the targets name
     gateways: tuple[NodeId, ...]  # of the pool, and of the pool that the service is moved from
     lacking: tuple[LackingNode, ...]  # live gateways of the pool that do not know the record's tag
-    host_holder: ServiceId | None
+    host_holder: ServiceId | None  # of the same host and path
+    host_elsewhere: ServiceId | None  # of the same host in another pool
     freed_host: FreedHost | None
     port_holders: tuple[PortHolder, ...]
     gateway_ports: tuple[int, ...]  # WireGuard ports of the pool's gateways

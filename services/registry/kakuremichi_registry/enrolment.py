@@ -234,4 +234,5 @@ def _without(service: ServiceRow, agent: str) -> ServiceRow:
         service_id=service.service_id, pool=service.pool, kind=service.kind, host=service.host, path=service.path,
         first_port=service.first_port, last_port=service.last_port, sources=service.sources,
         updated_seq=service.updated_seq, targets=tuple(t for t in service.targets if t.agent != agent),
+        options=service.options,
     )  # fmt: skip

@@ -11,6 +11,13 @@ class HostRefusedError(ValueError):
     """The text is no host name that may be published; a sentence."""
 
 
+def check_published_host(name: str) -> str:
+    """A host name, or `*.` and a name of at least two labels: any one label in front of it."""
+    rest = name.removeprefix("*.")
+    check_host(rest)
+    return name
+
+
 def check_host(name: str) -> str:
     """`name` itself if it may be published; never a corrected form, so what is asked for is what is stored."""
     shown = repr(name if len(name) <= 64 else name[:64] + "…")

@@ -4,11 +4,17 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kakuremichi.model.addresses import AGENT_PORTS, AddressRefusedError, parse_network
+from msgspec import UNSET, Raw, structs
+
+from kakuremichi.model.addresses import AGENT_PORTS
 from kakuremichi.model.ids import NodeId, ServiceId
-from kakuremichi.wire.commands import PublishService, TargetInput
+from kakuremichi.model.options import (
+    NO_OPTIONS,
+)
+from kakuremichi.wire.codec import encode
+from kakuremichi.wire.commands import PublishService
 from kakuremichi.wire.facts import ServicePublished, ServiceUnpublished, TargetSpec
-from kakuremichi.wire.records import Proto, Route, RouteTarget, Target
+from kakuremichi.wire.records import Proto, Route, RouteTarget, RouteWithOptions, Target, tag_of
 from kakuremichi.wire.subjects import agent_feed, pool_feed
 from kakuremichi_registry.contexts import (
     PublishContext,
@@ -16,33 +22,10 @@ from kakuremichi_registry.contexts import (
     TargetRow,
     UnpublishContext,
 )
-from kakuremichi_registry.hosts import HostRefusedError, check_host
+from kakuremichi_registry.forms import Wanted
 from kakuremichi_registry.items import Item, gone, put
-from kakuremichi_registry.refusal import Refusal, conflict, exhausted, invalid, not_found
-from kakuremichi_registry.targets import check_target_address
-
-GATEWAY_PORTS = {80: "HTTP", 443: "HTTPS", 51820: "WireGuard"}  # the gateways' own listeners
-ROUTE_TAG = "route.v1"
-MAX_SOURCES = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A command whose form is sound: every value canonical, ports filled in."""
-
-    service_id: ServiceId
-    target: TargetInput
-    address: str
-    row: ServiceRow  # without targets and sequence
-
-    @property
-    def proto(self) -> Proto:
-        """On the tunnel and at the site."""
-        return "udp" if self.row.kind == "udp" else "tcp"
-
-    @property
-    def target_id(self) -> str:
-        return f"{self.service_id}-1"  # one target for now
+from kakuremichi_registry.refusal import conflict, exhausted, invalid, not_found
+from kakuremichi_registry.targets import is_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,99 +38,6 @@ class Publication:
     seen_seq: int
     unchanged: bool
     readers: dict[str, tuple[NodeId, ...]]
-
-
-def check_form(command: PublishService) -> Wanted:
-    """All that can be said without looking at the database; :class:`Refusal` names the field."""
-    kind = command.kind
-    if kind == "tls":
-        raise invalid("kind", "kind: tls is not carried by this version's gateways; publish it as tcp, or as http")
-    if kind == "http":
-        host, (first, last), sources = _host(command), _no_ports(command), _no_sources(command)
-    else:
-        host, (first, last), sources = _no_host(command), _ports(command), _sources(command)
-    path = _path(command)
-    if len(command.targets) != 1:
-        raise invalid("targets", f"targets: {len(command.targets)} are given, exactly one is needed")
-    target = command.targets[0]
-    address = check_target_address(target.address, "targets.address")
-    row = ServiceRow(
-        service_id=command.service_id, pool=command.pool, kind=kind, host=host, path=path,
-        first_port=first, last_port=last, sources=sources, updated_seq=0,
-    )  # fmt: skip
-    return Wanted(command.service_id, _target_port(target, row), address, row)
-
-
-def _host(command: PublishService) -> str:
-    try:
-        return check_host(command.host)
-    except HostRefusedError as error:
-        raise invalid("host", str(error)) from error
-
-
-def _no_host(command: PublishService) -> str:
-    if command.host:
-        raise invalid("host", f"host: {command.kind} services have none; visitors come by port")
-    return ""
-
-
-def _no_ports(command: PublishService) -> tuple[int, int]:
-    if command.first_port or command.last_port:
-        raise invalid("first_port", f"port: {command.kind} services have none of their own; visitors come by host name")
-    return 0, 0
-
-
-def _ports(command: PublishService) -> tuple[int, int]:
-    first, last = command.first_port, command.last_port or command.first_port
-    for field, port in (("first_port", first), ("last_port", last)):
-        if not 1 <= port <= 65535:
-            raise invalid(field, f"port {port}: not a number from 1 to 65535")
-    if last < first:
-        raise invalid("last_port", f"ports {first}-{last}: the last port is below the first")
-    for port, owner in GATEWAY_PORTS.items():
-        if first <= port <= last:
-            raise invalid("first_port", f"port {port}: the gateways' own {owner} listener")
-    return first, last
-
-
-def _sources(command: PublishService) -> tuple[str, ...]:
-    if len(command.sources) > MAX_SOURCES:
-        raise invalid("sources", f"sources: {len(command.sources)} networks, at most {MAX_SOURCES} are allowed")
-    networks = set()
-    for text in command.sources:
-        if "%" in text:
-            raise invalid("sources", f"sources: network {text!r}: a zone id means nothing to anybody else")
-        try:
-            networks.add(parse_network(text))
-        except AddressRefusedError as error:
-            raise invalid("sources", f"sources: {error}") from error
-    return tuple(sorted(map(str, networks)))
-
-
-def _no_sources(command: PublishService) -> tuple[str, ...]:
-    if command.sources:
-        raise invalid("sources", f"sources: only tcp and udp services have an allow-list, this one is {command.kind}")
-    return ()
-
-
-def _path(command: PublishService) -> str:
-    # The field has its place in records and tables already; no gateway of this version could carry it.
-    if command.path:
-        raise invalid("path", "path: routes go by whole host names in this version, leave it empty")
-    return ""
-
-
-def _target_port(target: TargetInput, row: ServiceRow) -> TargetInput:
-    if row.last_port > row.first_port:
-        if target.port not in (0, row.first_port):
-            raise invalid(
-                "targets.port",
-                f"target port {target.port}: a range keeps its numbers, so it is {row.first_port} or left out",
-            )
-        return TargetInput(agent=target.agent, address=target.address, port=row.first_port)
-    if not 1 <= target.port <= 65535:
-        raise invalid("targets.port", f"target port {target.port}: not a number from 1 to 65535")
-    return target
 
 
 def decide(command: PublishService, wanted: Wanted, seen: PublishContext) -> Publication:
@@ -164,6 +54,7 @@ def decide(command: PublishService, wanted: Wanted, seen: PublishContext) -> Pub
     fact = ServicePublished(
         service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
         first_port=row.first_port, last_port=row.last_port, sources=row.sources, targets=_specs(targets),
+        options=UNSET if row.options == NO_OPTIONS else row.options,
     )  # fmt: skip
     seen_seq = seen.old.updated_seq if seen.old is not None else 0
     unchanged = seen.old is not None and _with(seen.old, seen.old.targets) == row
@@ -182,7 +73,7 @@ def withdraw(service_id: ServiceId, seen: UnpublishContext) -> tuple[ServiceRow,
 
 def route(row: ServiceRow) -> Route:
     """What gateways are told of a service."""
-    return Route(
+    plain = Route(
         service_id=row.service_id, kind=row.kind, host=row.host, path=row.path,
         first_port=row.first_port, last_port=row.last_port, sources=row.sources,
         targets=tuple(
@@ -190,6 +81,16 @@ def route(row: ServiceRow) -> Route:
             for target in row.targets
         ),
     )  # fmt: skip
+    if route_tag(row) == tag_of(Route):
+        return plain
+    return RouteWithOptions(**structs.asdict(plain), options=Raw(encode(row.options)))
+
+
+def route_tag(row: ServiceRow) -> str:
+    """Which record says the service: the first version wherever it says all, so that older gateways carry it."""
+    wildcard, by_source = row.host.startswith("*."), row.kind == "http" and bool(row.sources)
+    more = wildcard or by_source or bool(row.path) or row.options != NO_OPTIONS
+    return tag_of(RouteWithOptions if more else Route)
 
 
 def readers(row: ServiceRow, old: ServiceRow | None, gateways: tuple[NodeId, ...]) -> dict[str, tuple[NodeId, ...]]:
@@ -205,6 +106,7 @@ def _with(row: ServiceRow, targets: tuple[TargetRow, ...]) -> ServiceRow:
     return ServiceRow(
         service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
         first_port=row.first_port, last_port=row.last_port, sources=row.sources, updated_seq=0, targets=targets,
+        options=row.options,
     )  # fmt: skip
 
 
@@ -232,9 +134,10 @@ def _items(row: ServiceRow, old: ServiceRow | None) -> tuple[Item, ...]:
 
 
 def _target(row: ServiceRow, target: TargetRow) -> Target:
+    name = target.address if is_name(target.address) else ""
     return Target(
         target_id=target.target_id, service_id=row.service_id, proto=target.proto, agent_port=target.agent_port,
-        agent_last_port=target.agent_last_port, address=target.address, name="", port=target.port,
+        agent_last_port=target.agent_last_port, address="" if name else target.address, name=name, port=target.port,
     )  # fmt: skip
 
 
@@ -247,7 +150,7 @@ def _check_pool(wanted: Wanted, seen: PublishContext) -> None:
         names = tuple(node.node_id for node in seen.lacking)
         raise conflict(
             "unsupported",
-            f"gateways {', '.join(names)}: do not understand {ROUTE_TAG}; bring them to this release first",
+            f"gateways {', '.join(names)}: do not understand {route_tag(wanted.row)}; bring them to this release first",
             holders=names,
         )
 
@@ -286,7 +189,17 @@ def _check_host_free(wanted: Wanted, seen: PublishContext) -> None:
     host = wanted.row.host
     if seen.host_holder is not None:
         raise conflict(
-            "host-taken", f"host {host}: held by service {seen.host_holder}", field="host", holders=(seen.host_holder,)
+            "host-taken",
+            f"host {host}{wanted.row.path}: held by service {seen.host_holder}",
+            field="host",
+            holders=(seen.host_holder,),
+        )
+    if seen.host_elsewhere is not None:
+        raise conflict(
+            "host-taken",
+            f"host {host}: held in another pool by service {seen.host_elsewhere}; a name is of one pool",
+            field="host",
+            holders=(seen.host_elsewhere,),
         )
     if seen.freed_host is not None:
         raise conflict(
@@ -356,6 +269,3 @@ def _agent_port(wanted: Wanted, seen: PublishContext) -> int:
     if seen.free_agent_port is None:
         raise exhausted(f"agent ports: all {len(AGENT_PORTS)} of agent {wanted.target.agent} are in use")
     return seen.free_agent_port
-
-
-__all__ = ["Publication", "Refusal", "Wanted", "check_form", "decide", "first_choice", "readers", "route", "withdraw"]

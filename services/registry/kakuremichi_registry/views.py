@@ -5,9 +5,11 @@ from typing import Literal, TypeVar
 
 import asyncpg
 import msgspec
+from msgspec import UNSET
 
 from kakuremichi.model.addresses import AddressRefusedError, parse_network
 from kakuremichi.model.keys import key_text
+from kakuremichi.model.options import NO_OPTIONS
 from kakuremichi.runtime.trace_context import trace_id
 from kakuremichi.wire.codec import WireError, decode, encode
 from kakuremichi.wire.commands import (
@@ -159,9 +161,10 @@ def service_view(row: ServiceRow, errors: Errors) -> ServiceView:
             for target in row.targets
         ),
         state="active" if row.targets else "no-target",
-        carried_by="haproxy" if row.kind in ("http", "tls") else "nftables",
+        carried_by="haproxy" if row.kind == "http" or row.options.upstream.proxy_protocol else "nftables",
         updated_seq=row.updated_seq,
         errors=tuple(error for path in paths for error in errors.get(path, ()))[:32],
+        options=UNSET if row.options == NO_OPTIONS else row.options,
     )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ class TestRoutes:
 
         dirty = model.take([(("route", "wiki"), limited)])
 
-        assert "sources" in dirty.errors["route", "wiki"]
+        assert "more than its version" in dirty.errors["route", "wiki"]
         assert not model.routes
 
     def test_a_service_that_is_gone_leaves_nothing(self, model: GatewayModel) -> None:

@@ -4,10 +4,13 @@ import msgspec
 import pytest
 
 from kakuremichi.model.addresses import AGENT_PORTS
-from kakuremichi.model.ids import NodeId, PoolName
+from kakuremichi.model.ids import NodeId, PoolName, ServiceId
+from kakuremichi.model.options import Headers, Http, Options, Upstream
 from kakuremichi.wire.commands import PublishService, TargetInput
+from kakuremichi.wire.records import RouteWithOptions, Target, decode_record
 from kakuremichi_registry.contexts import NamedNode, PublishContext, TargetRow
-from kakuremichi_registry.publishing import Publication, check_form, decide, first_choice
+from kakuremichi_registry.forms import check_form
+from kakuremichi_registry.publishing import Publication, decide, first_choice, route, route_tag
 from kakuremichi_registry.refusal import Refusal
 from support.real_registry import http, tcp
 
@@ -16,6 +19,7 @@ def target(address: str = "192.168.2.130", port: int = 22) -> tuple[TargetInput,
     return (TargetInput(agent=NodeId("site-a"), address=address, port=port),)
 
 
+PROXY = Options(upstream=Upstream(proxy_protocol=2))
 BASE = {"http": http("svc"), "tcp": tcp("svc", 10022)}
 
 
@@ -29,13 +33,30 @@ BASE = {"http": http("svc"), "tcp": tcp("svc", 10022)}
         ("http", {"host": "app.example.com."}, "host"),
         ("http", {"host": "a." * 126 + "ab"}, "host"),
         ("http", {"first_port": 8080}, "first_port"),
-        ("http", {"sources": ("10.0.0.0/8",)}, "sources"),
+        ("http", {"sources": ("10.0.0.0",)}, "sources"),
         ("http", {"path": "docs"}, "path"),
         ("http", {"path": "/a/../b"}, "path"),
         ("http", {"path": "/a b"}, "path"),
         ("http", {"path": "/a\n"}, "path"),
-        ("http", {"path": "/" + "a" * 200}, "path"),
-        ("http", {"path": "/docs"}, "path"),
+        ("http", {"path": "/" + "a" * 300}, "path"),
+        ("http", {"path": "/docs/"}, "path"),
+        ("http", {"path": "/%2e"}, "path"),
+        ("http", {"path": "/a" * 129}, "path"),
+        ("http", {"host": "*"}, "host"),
+        ("http", {"host": "*.com"}, "host"),
+        ("http", {"host": "*.*.example.com"}, "host"),
+        ("http", {"host": "a.*.example.com"}, "host"),
+        ("http", {"options": Options(http=Http(strip_prefix=True))}, "options.http"),
+        ("http", {"options": Options(http=Http(request=Headers(set={"a b": "x"})))}, "options.http.request"),
+        ("http", {"options": Options(http=Http(response=Headers(set={"a": "x\r\nb: y"})))}, "options.http.response"),
+        ("http", {"options": Options(http=Http(request=Headers(remove=("Host",))))}, "options.http.request"),
+        ("http", {"options": Options(http=Http(pages={404: "gone"}))}, "options.http.pages"),
+        ("http", {"options": Options(upstream=Upstream(ca="x"))}, "options.upstream"),
+        ("tcp", {"options": Options(http=Http(https_only=True))}, "options.http"),
+        ("tcp", {"options": Options(paused=True)}, "options.paused"),
+        ("tcp", {"options": Options(upstream=Upstream(protocol="https"))}, "options.upstream"),
+        ("tcp", {"kind": "udp", "options": PROXY}, "options.upstream.proxy_protocol"),
+        ("tcp", {"last_port": 10030, "targets": target(port=0), "options": PROXY}, "options.upstream.proxy_protocol"),
         ("http", {"kind": "tls"}, "kind"),
         ("http", {"targets": ()}, "targets"),
         ("http", {"targets": target() * 2}, "targets"),
@@ -64,7 +85,7 @@ BASE = {"http": http("svc"), "tcp": tcp("svc", 10022)}
         *(
             ("tcp", {"targets": target(address)}, "targets.address")
             for address in (
-                "", "app.example.com", "localhost", "0.0.0.0",  # noqa: S104
+                "", "App.example.com", "a b", "-a.example.com", "a..b", "0.0.0.0",  # noqa: S104
                 "0.1.2.3", "::", "::1", "fe80::1", "169.254.169.254",
                 "169.254.0.1", "224.0.0.1", "ff02::1", "255.255.255.255", "240.0.0.1", "100.100.100.200",
                 "168.63.129.16", "::ffff:127.0.0.1", "2001:db8::1", "fe80::1%eth0", "127.1", "0x7f.0.0.1", "127.0.0.1 ",
@@ -98,6 +119,7 @@ def test_what_was_left_out_is_filled_in() -> None:
 def seen(**fields: object) -> PublishContext:
     known: dict[str, object] = {
         "log_id": "log", "known_pool": True, "old": None, "gateways": (), "lacking": (), "host_holder": None,
+        "host_elsewhere": None,
         "freed_host": None, "port_holders": (), "gateway_ports": (), "target_holders": (), "agent_port_holders": (),
         "free_agent_port": 30000, "heads": {}, "nodes": (NamedNode(NodeId("site-a"), "agent", PoolName("main")),),
     }  # fmt: skip
@@ -131,6 +153,40 @@ def test_a_moved_target_is_taken_back_where_it_was() -> None:
         ("feed.pool.other", "route/svc", True),
     ]
     assert publication.readers.keys() == {item.feed for item in publication.items}
+
+
+@pytest.mark.parametrize("host", ["*.example.com", "a.example.com"])
+def test_a_name_is_of_one_pool_and_a_path_of_one_service(host: str) -> None:
+    command = msgspec.structs.replace(BASE["http"], host=host, path="/docs")
+    for field, other in (("host_holder", "held by service wiki"), ("host_elsewhere", "in another pool")):
+        with pytest.raises(Refusal, match=other) as refusal:
+            decide(command, check_form(command), seen(**{field: ServiceId("wiki")}))
+        assert refusal.value.problem.holders == ("wiki",)
+
+
+def test_a_route_says_no_more_than_it_needs_to() -> None:
+    """Gateways of the release before carry what they understand whole."""
+    plain = published("http").row
+    assert route_tag(plain) == "route.v1"
+    for more in (
+        {"path": "/docs"}, {"host": "*.example.com"}, {"sources": ("10.0.0.0/8",)},
+        {"options": Options(paused=True)},
+    ):  # fmt: skip
+        row = msgspec.structs.replace(plain, **more)
+        assert route_tag(row) == "route.v2"
+        assert isinstance(route(row), RouteWithOptions)
+
+
+@pytest.mark.parametrize("name", ["nas", "localhost", "web.lan", "db_1.site.internal", "xn--e1afmkfd.example"])
+def test_a_target_may_be_a_name_of_the_site(name: str) -> None:
+    wanted = check_form(msgspec.structs.replace(BASE["tcp"], targets=target(name)))
+    assert (wanted.address, wanted.literals) == (name, [])
+    command = msgspec.structs.replace(BASE["tcp"], targets=target(name))
+    record = next(
+        decode_record(item.record) for item in decide(command, wanted, seen()).items if item.path.startswith("target/")
+    )
+    assert isinstance(record, Target)
+    assert (record.name, record.address) == (name, "")
 
 
 def test_the_command_of_the_tests_is_sound() -> None:

@@ -5,13 +5,14 @@ import msgspec
 from kakuremichi.model.addresses import AGENT_PORTS
 from kakuremichi_registry.contexts import PublishContext, ServiceRow, UnpublishContext
 from kakuremichi_registry.database import Database
+from kakuremichi_registry.forms import Wanted
 from kakuremichi_registry.items import Item
-from kakuremichi_registry.publishing import ROUTE_TAG, Publication, Wanted, first_choice
+from kakuremichi_registry.publishing import Publication, first_choice, route_tag
 from kakuremichi_registry.store.entries import Entry, Written
 from kakuremichi_registry.store.sql import LIVE_S, SERVICE_JSON, names
 
 # $1 service, $2 pool, $3 kind, $4 host, $5 first and $6 last port, $7 agents, $8 target addresses, $9 the record's tag,
-# $10 the agent's protocol, $11 where to begin to look for an agent port
+# $10 the agent's protocol, $11 where to begin to look for an agent port, $12 path, $13 whether it is exact
 PUBLISH = f"""
 with old as (select * from service where service_id = $1),
      pools as (select $2::text as pool union select pool from old)
@@ -27,7 +28,10 @@ select json_build_object(
                 from report r join node n using (node_id)
                 where n.role = 'gateway' and n.pool = $2 and n.removed_at is null
                   and r.at > clock_timestamp() - interval '{LIVE_S} seconds' and not $9 = any(r.tags)),
-    'host_holder', (select service_id from service where host = $4 and $4 <> '' and service_id <> $1),
+    'host_holder', (select service_id from service where host = $4 and $4 <> '' and service_id <> $1 and path = $12
+                    and coalesce(options -> 'http' ->> 'exact', 'false') = $13),
+    'host_elsewhere', (select service_id from service where host = $4 and $4 <> '' and service_id <> $1 and pool <> $2
+                       limit 1),
     'freed_host', (select json_build_object('service_id', service_id,
                        'until', to_char(until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
                    from freed_host where host = $4 and $4 <> '' and service_id <> $1 and until > clock_timestamp()),
@@ -71,7 +75,8 @@ async def see_publish(database: Database, wanted: Wanted) -> PublishContext:
     row = wanted.row
     seen = await database.fetch(
         PUBLISH, row.service_id, row.pool, row.kind, row.host, row.first_port, row.last_port,
-        [wanted.target.agent], [wanted.address], ROUTE_TAG, wanted.proto, first_choice(wanted),
+        [wanted.target.agent], wanted.literals, route_tag(row), wanted.proto, first_choice(wanted),
+        row.path, "true" if row.options.http.exact else "false",
     )  # fmt: skip
     return _publish.decode(seen[0][0])
 
@@ -85,6 +90,7 @@ async def publish(database: Database, entry: Entry, publication: Publication) ->
     row = publication.row
     service = (
         row.service_id, row.pool, row.kind, row.host, row.path, row.first_port, row.last_port, list(row.sources),
+        msgspec.json.encode(row.options).decode(),
     )  # fmt: skip
     targets = [(t.target_id, t.agent, t.proto, t.agent_port, t.agent_last_port, t.address, t.port) for t in row.targets]
     return Written.of(

@@ -6,6 +6,7 @@ SERVICE_JSON = """
     json_build_object(
         'service_id', s.service_id, 'pool', s.pool, 'kind', s.kind, 'host', s.host, 'path', s.path,
         'first_port', s.first_port, 'last_port', s.last_port, 'sources', s.sources, 'updated_seq', s.updated_seq,
+        'options', s.options,
         'targets', (select coalesce(json_agg(json_build_object(
                 'target_id', t.target_id, 'agent', t.agent, 'proto', t.proto, 'agent_port', t.agent_port,
                 'agent_last_port', t.agent_last_port, 'address', t.address, 'port', t.port) order by t.target_id),
