@@ -17,13 +17,14 @@ LAYERS: dict[str, set[str]] = {
     "model": set(),
     "runtime": {"model"},
     "wire": {"model"},
+    "audit": {"model", "runtime", "wire"},
     "bus": {"model", "runtime", "wire"},
     "dataplane": {"model", "runtime"},
     "reconcile": {"model", "runtime", "wire", "bus"},
-    "node": {"model", "runtime", "wire", "bus", "dataplane", "reconcile"},
+    "node": {"model", "runtime", "wire", "audit", "bus", "dataplane", "reconcile"},
     "lab": {"model", "runtime"},
     "fleet": {"model", "runtime", "wire", "bus", "lab"},
-    "cli": {"model", "runtime", "wire", "bus", "dataplane", "reconcile", "node", "lab", "fleet"},
+    "cli": {"model", "runtime", "wire", "audit", "bus", "dataplane", "reconcile", "node", "lab", "fleet"},
 }
 """Each package under libs/kakuremichi and those that it may import beside itself."""
 

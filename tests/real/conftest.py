@@ -13,6 +13,7 @@ import pytest
 from kakuremichi.bus.memory import MemoryNats
 from kakuremichi_registry.embedded_postgres import EmbeddedPostgres, start
 from kakuremichi_registry.trust import Trust, init_trust
+from support.history import folds_into_its_tables
 from support.real_registry import World, world
 
 
@@ -55,6 +56,11 @@ def nats() -> MemoryNats:
 
 @pytest.fixture
 async def registry_world(dsn: str, trust: Trust, nats: MemoryNats) -> AsyncIterator[World]:
-    """A registry on the bus in memory, with its relay, and the portal's connection."""
+    """A registry on the bus in memory, with its relay, and the portal's connection.
+
+    When the test is over, whatever it did: the log has to fold into the tables.
+    """
     async with world(dsn, trust, nats.connect("registry"), nats.connect("portal")) as made:
         yield made
+        if made.folds:
+            await folds_into_its_tables(made.database)

@@ -5,12 +5,12 @@ import hashlib
 
 import msgspec
 
+from kakuremichi.audit.chain import ChainError, LogRow, verify_chain
 from kakuremichi.model.ids import ServiceId
 from kakuremichi.wire import facts
 from kakuremichi.wire.codec import decode
 from kakuremichi.wire.commands import Problem, UnpublishService, Written
 from kakuremichi.wire.records import FeedItem, decode_record
-from kakuremichi_registry.chain import ChainError, LogRow, verify_chain
 from kakuremichi_registry.store.entries import text_of
 from support.real_registry import World, http, tcp
 

@@ -168,6 +168,7 @@ async def test_an_expired_token_reads_like_an_unknown_one(registry_world: World)
     world = registry_world
     secret_hash = await world.token("site-a")
     await world.database.execute("update join_token set expires_at = clock_timestamp()")
+    world.folds = False
     answer = await world.ask(redeem(secret_hash, SigningKey.generate()))
     assert isinstance(answer, Problem)
     assert answer.code == "token-refused"

@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from kakuremichi.audit.chain import LogRow, verify_chain
 from kakuremichi.bus.memory import MemoryNats
 from kakuremichi.bus.port import Message
 from kakuremichi.model.ids import NodeId
@@ -17,7 +18,6 @@ from kakuremichi.wire.facts import LoggedFact
 from kakuremichi.wire.records import FeedItem, Head
 from kakuremichi.wire.signing import Signed
 from kakuremichi_registry import maintenance, relay
-from kakuremichi_registry.chain import LogRow, verify_chain
 from kakuremichi_registry.registry import Registry
 from kakuremichi_registry.trust import Trust
 from support.real_registry import World, http, running, tcp, throwaway_issuer, world

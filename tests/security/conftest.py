@@ -1,13 +1,16 @@
 """Fixtures of the security tests: PostgreSQL and the bus in memory are those of the tests with real servers."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from kakuremichi.bus.memory import MemoryNats
 from kakuremichi.lab.internet import Lab
+from kakuremichi.node import enrol as enrolling
 from real.conftest import dsn, nats, postgres, registry_world, trust
 from support.key_fleet import running_fleet
+from support.offline import Deployment, offline_deployment
 
 __all__ = ["dsn", "nats", "postgres", "registry_world", "trust"]
 
@@ -17,3 +20,14 @@ def key_fleet() -> Iterator[tuple[Lab, Path]]:
     """The fleet whose keys are rotated, revoked and copied: its lab and its folder."""
     with running_fleet() as place:
         yield place
+
+
+@pytest.fixture
+async def offline(
+    dsn: str, nats: MemoryNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Deployment]:
+    """Its trust keys are elsewhere; nodes ask again soon."""
+    monkeypatch.setattr(enrolling, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(enrolling, "LONGEST_WAIT_S", 0.1)
+    async with offline_deployment(dsn, nats, tmp_path) as made:
+        yield made

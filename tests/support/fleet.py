@@ -109,6 +109,23 @@ async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> N
             await asyncio.sleep(0.05)
 
 
+async def come_back(fleet: Fleet, name: str) -> None:
+    """A removed node as a new one: another key, another enrolment, under the old name."""
+    await forget(fleet, name)
+    await (fleet.start_gateway(name) if name.startswith("gw") else fleet.start_agent(name))
+    await fleet.all_live([name])
+
+
+async def forget(fleet: Fleet, name: str) -> None:
+    """End the programs of a removed node and erase what it left on its host."""
+    known = await fleet.units.status()
+    for unit in (name, f"haproxy-{name}", f"wg-{name}"):
+        if unit in known:
+            await fleet.units.stop(unit)
+    shutil.rmtree(fleet.node_host(name).directory)
+    fleet.lab.run(name, ["nft", "delete", "table", "inet", "kakuremichi"])
+
+
 async def portal_answers(fleet: Fleet, within_s: float = 30.0) -> None:
     """Wait until a read goes all the way to PostgreSQL and back."""
     await eventually(lambda: _answers(fleet), within_s)

@@ -93,6 +93,7 @@ class World:
     database: Database
     trust: Trust
     portal: Bus
+    folds: bool = True  # False: a test has changed the tables by hand, so the log does not tell what they hold
 
     async def ask(self, command: AnyCommand) -> AnyResult:
         answer = await self.portal.request(subjects.COMMAND, encode(command), timeout_s=20)

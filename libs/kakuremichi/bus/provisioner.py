@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProvisionerConfig(Struct, frozen=True, kw_only=True):
-    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
+    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="tls://HOST:PORT, several by commas")]
     nats_credentials: Annotated[Path, Meta(description="the file of the bus user provision, provision.creds")]
     nats_ca: Path | None = None
     replicas: Annotated[int, Meta(ge=1, le=5, description="of each stream: 1, or 3 in a cluster")] = 1

@@ -123,13 +123,7 @@ AUDITOR = Role(
 GATEWAY = Role(
     name="gateway",
     account="EDGE",
-    publish=(
-        "req.keyring.announce.{id}",
-        "req.registry.snapshot.{id}",
-        "req.registry.renew.{id}",
-        "req.registry.certificate.{id}",
-        "report.{id}",
-    ),
+    publish=("req.keyring.announce.{id}", "req.registry.snapshot.{id}", "req.registry.renew.{id}", "report.{id}"),
     subscribe=("feed.pool.{pool}", "beacon.pool.{pool}", "reply.{id}.>"),
 )
 AGENT = Role(

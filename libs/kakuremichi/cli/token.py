@@ -1,5 +1,6 @@
 """`kakuremichi token`: join tokens."""
 
+import shlex
 from typing import Any
 
 import click
@@ -14,21 +15,26 @@ def token() -> None:
 
 
 @token.command()
-@click.argument("role", type=click.Choice(["gateway", "agent"]))
-@click.argument("name")
+@click.option("--role", required=True, type=click.Choice(["gateway", "agent"]), help="What the node is to be.")
+@click.option("--name", required=True, metavar="NAME", help="How it will be called.")
 @click.option("--pool", default="default", show_default=True)
 @click.option("--ttl", type=click.IntRange(1, 3600), default=3600, show_default=True, metavar="SECONDS")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @with_client
 def create(client: Any, *, role: str, name: str, pool: str, ttl: int, output: str) -> None:
-    """Print a token with which one node, NAME, may join once. It is not shown again.
+    """Print the line that makes a machine this node: run it there, once. It is not shown again.
 
     \b
-    kakuremichi token create agent site-a > site-a.token
+    kakuremichi token create --role agent --name site-a
     """
     answer = client.call("POST", "tokens", body={"role": role, "node": name, "pool": pool, "ttl_s": ttl})
     if output == "json":
         print_json(answer)
         return
-    click.echo(answer["token"])
-    talk(f"{role} {name} of pool {pool} may join with it once, until {answer['expires_at']}")
+    click.echo(join_line(role, answer["token"]))
+    talk(f"run it on the machine, as root: {role} {name} of pool {pool} joins once, until {answer['expires_at']}")
+
+
+def join_line(role: str, token: str) -> str:
+    """For any shell. `echo` is the shell's own: the token is in no command line and no environment."""
+    return f"echo {shlex.quote(token)} | kakuremichi-{role} join"

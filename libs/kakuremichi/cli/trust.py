@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 from nacl.signing import SigningKey
 
 from kakuremichi.bus.own_server import OwnServer, write_server_config
 from kakuremichi.cli.exits import USAGE, CliError
 from kakuremichi.cli.options import with_client
 from kakuremichi.cli.output import talk
+from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import key_text
 from kakuremichi.runtime.files import write_atomically
 from kakuremichi.wire import signing
@@ -30,7 +32,7 @@ from kakuremichi.wire.granting import (
     granted,
 )
 from kakuremichi.wire.identity import Certificate, TrustSet
-from kakuremichi.wire.signing import DEPLOYMENT_ID_BYTES, DeploymentId, SignatureRefusedError, verify_key
+from kakuremichi.wire.signing import DEPLOYMENT_ID_BYTES, DeploymentId, SignatureRefusedError, Signed, verify_key
 
 SERVER = "server"  # the folder that goes to the server; no trust key is in it
 _path = click.Path(path_type=Path)
@@ -101,14 +103,16 @@ def sign(file: Path, key_path: Path, hosts: str | None, ports: str | None, only:
     members, key = _members(grants), _read_key(key_path, grants)
     if verify_key(key) not in members.keys:
         raise CliError(f"{key_path}: not a trust key of this deployment")
+    former = _former(grants, members)
     try:
         signed = [
             granted(
                 certificate, DeploymentId(grants.deployment), key,
                 hosts=None if hosts is None else check_hosts(_words(hosts)),
                 ports=None if ports is None else check_ports(_words(ports)),
+                former=former.get(decode(certificate.body, Certificate).node_id),
             )
-            for certificate in grants.certificates
+            for certificate in _checked(grants, members)
             if not only or decode(certificate.body, Certificate).node_id in only
         ]  # fmt: skip
     except GrantRefusedError as error:
@@ -119,7 +123,7 @@ def sign(file: Path, key_path: Path, hosts: str | None, ports: str | None, only:
         click.echo(_sentence(decode(certificate.body, Certificate)))
     if not yes:
         click.confirm(f"Sign {'this' if len(signed) == 1 else f'these {len(signed)}'}?", abort=True, err=True)
-    _write_grants(file, Grants(deployment=grants.deployment, trust=grants.trust, certificates=tuple(signed)))
+    _write_grants(file, replace(grants, certificates=tuple(signed)))
     talk(f"signed; kakuremichi trust submit {file} brings it to the server, once or after the next key")
 
 
@@ -202,6 +206,31 @@ def _members(grants: Grants) -> TrustSet:
     except (WireError, SignatureRefusedError) as error:
         raise CliError(f"the file's trust set: {error}") from error
     return members
+
+
+def _checked(grants: Grants, members: TrustSet) -> list[Signed]:
+    """What waits, with those signatures only that are good: others would pass for a word that somebody has given."""
+    deployment, keys = DeploymentId(grants.deployment), frozenset(members.keys)
+    return [
+        Signed(certificate.body, signing.valid_signatures(signing.CERTIFICATE, deployment, certificate, keys))
+        for certificate in grants.certificates
+    ]
+
+
+def _former(grants: Grants, members: TrustSet) -> dict[NodeId, Certificate]:
+    """The certificates that nodes have already, by the word of the trust keys and not by that of the server."""
+    found: dict[NodeId, Certificate] = {}
+    for signed in grants.former:
+        try:
+            body = signing.verify(
+                signing.CERTIFICATE, DeploymentId(grants.deployment), signed, frozenset(members.keys),
+                threshold=members.threshold,
+            )  # fmt: skip
+            certificate = decode(body, Certificate)
+        except (WireError, SignatureRefusedError) as error:
+            raise CliError(f"the file's former certificates: {error}") from error
+        found[certificate.node_id] = certificate
+    return found
 
 
 def _read_key(path: Path, grants: Grants) -> SigningKey:

@@ -118,7 +118,7 @@ The control plane is running.
   CA       {control.ca_file or "that of your own certificate"}   (join tokens name it; for your browser)
   context  {context}   (so that `kakuremichi status` finds them)
 
-Next: kakuremichi token create gateway gw1""")
+Next: kakuremichi token create --role gateway --name gw1""")
         if foreground:
             await _until_signal()
             await units.down()

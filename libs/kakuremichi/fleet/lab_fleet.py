@@ -4,10 +4,12 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import structs
 
 from kakuremichi.fleet.api import Api, ApiError
 from kakuremichi.fleet.certificates import make_certificate
@@ -84,6 +86,7 @@ class Fleet:
     units: Units
     progress: Callable[[str], None] = lambda _text: None
     control: ControlPlane = field(init=False)
+    join_tokens: dict[str, str] = field(default_factory=dict, repr=False)  # by node: those that this object made
 
     def __post_init__(self) -> None:
         address = self.lab.address("control")
@@ -114,14 +117,15 @@ class Fleet:
         await self.units.start_all(self.control.units())
         await self._wait("the portal", self._portal_answers)
 
-    async def start_gateway(self, name: str) -> None:
+    async def start_gateway(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """`env` is what the gateway's own process finds in its environment besides."""
         host = self._new_host(name)
         certificates = make_certificate(self.directory / "certificates")
         endpoints = (f"{self.lab.address(name)}:51820",)
         token = self._join_token("gateway", name)
-        await self.units.start_all(
-            (engine_unit(host), holder_unit(host), gateway_unit(host, token, endpoints, certificates))
-        )
+        gateway = gateway_unit(host, token, endpoints, certificates)
+        gateway = structs.replace(gateway, env=gateway.env | dict(env or {}))
+        await self.units.start_all((engine_unit(host), holder_unit(host), gateway))
 
     async def start_agent(self, name: str) -> None:
         host = self._new_host(name)
@@ -175,6 +179,7 @@ class Fleet:
     def _join_token(self, role: str, name: str) -> str:
         with self.api() as api:
             token: str = api.post("/tokens", {"role": role, "node": name})["token"]
+        self.join_tokens[name] = token
         return token
 
     def _portal_answers(self) -> bool:

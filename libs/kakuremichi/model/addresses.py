@@ -11,6 +11,7 @@ SLOTS = range(1, 100)
 SUBNET_PREFIX = 24
 WIREGUARD_PORT = 51820
 AGENT_PORTS = range(20000, 60000)
+_BROADCAST = IPv4Address("255.255.255.255")
 
 
 class AddressRefusedError(ValueError):
@@ -62,7 +63,10 @@ def parse_endpoint(text: str, *, default_port: int = WIREGUARD_PORT) -> Endpoint
         host, _, digits = text.partition(":")
         port = _port(text, digits)
     address = parse_address(host)
-    if address.is_unspecified or address.is_multicast:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        # Python 3.11 judges such an address as IPv6: ::ffff:169.254.169.254 would count as no link-local one.
+        raise AddressRefusedError(f"endpoint {text!r}: an IPv4 address inside an IPv6 one, write it as IPv4")
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
         raise AddressRefusedError(f"endpoint {text!r}: no peer can be reached at this address")
     return Endpoint(address, port)
 

@@ -127,7 +127,7 @@ class Announcer:
             return
         # The epoch that the registry knows is above ours (lost state, a clock set back): the same key, said above it.
         signed = make_announcement(
-            self._enrolment,
+            self._state.newest(self._enrolment),
             self._state.identity(),
             kept,
             kept[1].public_key,

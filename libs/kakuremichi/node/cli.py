@@ -1,5 +1,6 @@
 """The command line that gateways and agents share; every option also by environment, `KAKUREMICHI_<NAME>`."""
 
+import asyncio
 import functools
 import sys
 from collections.abc import Callable, Coroutine
@@ -8,63 +9,87 @@ from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 
 from kakuremichi import __version__
-from kakuremichi.node.state import NodeState
+from kakuremichi.node.enrol import EnrolmentRefusedError, enrol
+from kakuremichi.node.join import become_owner, join
+from kakuremichi.node.state import Enrolment, NodeState, StateError
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service
 from kakuremichi.runtime.telemetry import setup_telemetry
-from kakuremichi.wire.enrolment import JoinToken, JoinTokenRefusedError, parse_join_token
+from kakuremichi.wire.enrolment import MAX_TOKEN_CHARS, JoinToken, JoinTokenRefusedError, parse_join_token
+
+log = structlog.get_logger(__name__)
 
 DAY_S = 86400.0
+JOIN_HELP = """Enrol this machine with the join token on standard input, once; the service then runs without it.
+
+\b
+echo kk1.… | kakuremichi-{role} join
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
     state: NodeState
-    token: str
     interface: str
     uapi_directory: Path
     rotate_every_s: float = 0.0
     token_file: Path | None = None
 
-    def join_token(self) -> JoinToken:
-        """The token to enrol with; :class:`ConfigError` with what to do if there is none."""
-        token = self.token or self._token_in_file()
-        if not token:
+    async def enrolled(self, *, networks: tuple[str, ...], endpoints: tuple[str, ...] = ()) -> Enrolment:
+        """Who this node is: as it is kept, else for its join token, whose file is removed when it is used up."""
+        held = self.state.enrolment()
+        if held is not None:
+            return held
+        file = self.token_file or self.state.join_token_file
+        try:
+            enrolment = await enrol(self.state, self._join_token(file), networks=networks, endpoints=endpoints)
+        except EnrolmentRefusedError as error:
+            raise ConfigError((str(error),)) from error  # the same answer each time: no supervisor should try again
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("join token is used up, remove its file", file=str(file), reason=error.strerror)
+        return enrolment
+
+    def _join_token(self, file: Path) -> JoinToken:
+        """:class:`ConfigError` with what to do if there is none."""
+        if self.token_file is None and not file.exists():
             sentence = (
-                f"{self.state.directory}: this node is not enrolled; run `kakuremichi token create` on the server "
-                "and start again with --join-token-file"
+                f"{self.state.directory}: this node is not enrolled; run `kakuremichi token create` where the control "
+                "plane is, and the line that it prints here"
             )
             raise ConfigError((sentence,))
         try:
-            return parse_join_token(token.strip())
+            return parse_join_token(file.read_text().strip())
         except JoinTokenRefusedError as error:
             raise ConfigError((str(error),)) from error
-
-    def _token_in_file(self) -> str:
-        if self.token_file is None:
-            return ""
-        try:
-            return self.token_file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "no text"
-            raise ConfigError((f"join token file {self.token_file}: {reason}",)) from error
+            raise ConfigError((f"join token file {file}: {reason}",)) from error
 
 
 Run = Callable[..., Coroutine[Any, Any, None]]
 
 
-def node_command(role: str) -> Callable[[Run], click.Command]:
-    """A click command with the options of every node; the coroutine function gets them as its first argument."""
+def node_command(role: str) -> Callable[[Run], click.Group]:
+    """A click command with the options of every node; the coroutine function gets them as its first argument.
 
-    def decorate(function: Run) -> click.Command:
-        @click.command(context_settings={"auto_envvar_prefix": "KAKUREMICHI", "show_default": True})
+    Alone it is the service; its subcommand `join` is what a person runs once.
+    """
+
+    def decorate(function: Run) -> click.Group:
+        @click.group(
+            context_settings={"auto_envvar_prefix": "KAKUREMICHI", "show_default": True}, invoke_without_command=True
+        )
         @click.version_option(__version__)
-        @click.option("--join-token", default="", help="From `kakuremichi token create`; needed once, not kept.")
         @click.option(
-            "--join-token-file", type=click.Path(path_type=Path), help="The same in a file: nobody sees it in `ps`."
+            "--join-token-file",
+            type=click.Path(path_type=Path),
+            help="From `kakuremichi token create`; removed when it is used up. Else the one that `join` was given.",
         )
         @click.option(
             "--state",
@@ -89,7 +114,6 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
         @functools.wraps(function)
         def command(
             *,
-            join_token: str,
             join_token_file: Path | None,
             state: Path,
             interface: str,
@@ -97,16 +121,33 @@ def node_command(role: str) -> Callable[[Run], click.Command]:
             rotate_every: float,
             **others: Any,
         ) -> None:
-            setup_logs(role)
-            end_telemetry = setup_telemetry(role, version=__version__)
-            options = NodeOptions(
-                NodeState(state), join_token, interface, uapi_directory, rotate_every * DAY_S, join_token_file
-            )
-            options.state.open()
-            code = run_service(role, lambda: function(options, **others))
-            end_telemetry()
-            sys.exit(code)
+            options = NodeOptions(NodeState(state), interface, uapi_directory, rotate_every * DAY_S, join_token_file)
+            context = click.get_current_context()
+            context.obj = options
+            if context.invoked_subcommand is None:
+                sys.exit(_serve(role, options, lambda: function(options, **others)))
 
+        command.command("join", help=JOIN_HELP.format(role=role))(click.pass_obj(functools.partial(_join, role)))
         return command
 
     return decorate
+
+
+def _serve(role: str, options: NodeOptions, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    setup_logs(role)
+    end_telemetry = setup_telemetry(role, version=__version__)
+    options.state.open()
+    code = run_service(role, main)
+    end_telemetry()
+    return code
+
+
+def _join(role: str, options: NodeOptions) -> None:
+    setup_logs(role)
+    try:
+        become_owner(options.state.directory)
+        options.state.open()
+        node = asyncio.run(join(options.state, sys.stdin.readline(MAX_TOKEN_CHARS + 2).strip(), options.interface)).node
+    except (StateError, JoinTokenRefusedError, EnrolmentRefusedError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{node.role} {node.node_id} of pool {node.pool}: enrolled")

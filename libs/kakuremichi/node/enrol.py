@@ -19,9 +19,8 @@ from kakuremichi.wire.enrolment import JoinToken, JoinTokenRefusedError, encode_
 log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
-RETRY_S = 2.0
 MAX_CA_BYTES = 16384
-FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 30.0  # between questions while people have yet to sign
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 30.0  # between questions: people sign when they can
 
 
 class EnrolmentRefusedError(Exception):
@@ -31,9 +30,10 @@ class EnrolmentRefusedError(Exception):
 async def enrol(
     state: NodeState, token: JoinToken, *, networks: tuple[str, ...], endpoints: tuple[str, ...] = ()
 ) -> Enrolment:
-    """Redeem the token and keep the answer. An unreachable portal is waited for; a refusal is final.
+    """Redeem the token and keep the answer. A refusal is final.
 
-    So is, without limit, the signature of trust keys that do not lie on the server.
+    Waited for without limit: a portal that is not reached or overrun, and the signature of trust keys that do not lie
+    on the server. What is asked meanwhile is known by the identity key, so the token may long be over.
     """
     try:
         refuse_plain(token.url)
@@ -49,11 +49,10 @@ async def enrol(
             data = await _post(token.url, body, state.ca_file())
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             log.warning("portal not reached", url=token.url, reason=str(error))
-            await asyncio.sleep(RETRY_S)
-            continue
-        if data is not None:
-            break
-        log.info("waiting for the trust keys to sign", url=token.url)
+        else:
+            if data is not None:
+                break
+            log.info("waiting for the trust keys to sign", url=token.url)
         await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))
         wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
     try:
@@ -79,6 +78,7 @@ async def _trust_ca(state: NodeState, token: JoinToken) -> None:
         aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=False)) as session,
         session.get(f"{token.url}/api/v1/ca", allow_redirects=False) as answer,
     ):
+        _raise_unless_well(answer)
         pem = await answer.content.read(MAX_CA_BYTES)
     try:
         state.save_ca(check_ca(pem, token.ca))
@@ -95,8 +95,13 @@ async def _post(url: str, body: bytes, ca_file: Path | None) -> bytes | None:
         session.post(f"{url}/api/v1/enrol", data=body, headers=headers) as answer,
     ):
         data = await answer.read()
-        if answer.status >= 500:
-            raise aiohttp.ClientConnectionError(f"the portal answers {answer.status}")
+        _raise_unless_well(answer)
         if answer.status >= 400:
             raise EnrolmentRefusedError(f"the portal refuses the enrolment: {data.decode(errors='replace')[:500]}")
         return None if answer.status == HTTPStatus.ACCEPTED else data
+
+
+def _raise_unless_well(answer: aiohttp.ClientResponse) -> None:
+    """A portal that fails or is overrun (many nodes behind one address ask at once) is asked again later."""
+    if answer.status >= 500 or answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise aiohttp.ClientConnectionError(f"the portal answers {answer.status}")

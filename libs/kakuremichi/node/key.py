@@ -48,7 +48,7 @@ async def make_key(
     """Give the engine a new key and put its announcement on disk, above every epoch that was used."""
     private_key = PrivateKey.generate()
     signed = make_announcement(
-        enrolment,
+        state.newest(enrolment),
         state.identity(),
         state.announcement(),
         private_key.public(),

@@ -42,7 +42,7 @@ FromPortal = Callable[[], Awaitable[str]]
 
 async def from_portal(state: NodeState, enrolment: Enrolment) -> str:
     """A JWT over HTTP, for the proof of the identity key; :class:`RenewalError`."""
-    node = enrolment.node
+    node = state.newest(enrolment).node
     url = f"{enrolment.portal}/api/v1/renew"
     request = request_to_renew(enrolment.deployment, node.node_id, node.serial, state.identity())
     try:
@@ -138,7 +138,7 @@ class Renewer:
         failures = 0
         while not stop.is_set():
             pause = RETRY.delay_s(failures) if failures else around(self._due_s())
-            if await _stopped_within(pause, stop):
+            if await stopped_within(pause, stop):
                 return
             failures = 0 if await self._renew() else failures + 1
 
@@ -167,7 +167,7 @@ class Renewer:
         return answer.jwt
 
 
-async def _stopped_within(seconds: float, stop: asyncio.Event) -> bool:
+async def stopped_within(seconds: float, stop: asyncio.Event) -> bool:
     try:
         async with asyncio.timeout(seconds):
             return await stop.wait()

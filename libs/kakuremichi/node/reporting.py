@@ -6,7 +6,7 @@ beacon of the feed that has none.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,6 +16,7 @@ from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.worker import Done
 from kakuremichi.reconcile.follower import Follower
+from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import WireError, decode, encode
@@ -38,6 +39,7 @@ class Reporter:
     followers: tuple[Follower, ...]
     networks: Callable[[], Iterable[str]] = tuple
     warnings: dict[str, str] = field(default_factory=dict)  # one sentence a topic
+    found: Callable[[], Mapping[Key, str]] = dict  # errors that are of no pass: what hinders from outside
     _done: Done = field(default_factory=lambda: Done({}, {}, ()))
     _timings: list[Timing] = field(default_factory=list)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,6 +59,10 @@ class Reporter:
             self.warnings.pop(topic, None)
         if self.warnings != before:
             self._wake.set()
+
+    def soon(self) -> None:
+        """Something that a report says may have changed."""
+        self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         self.bus.on_connected(lambda _generation: self._wake.set())
@@ -123,13 +129,18 @@ class Reporter:
             ),
             errors=tuple(
                 ItemError(_feed_of(kind, holdings[0].feed, holdings[-1].feed), f"{kind}/{key}"[:512], text[:512])
-                for (kind, key), text in sorted(self._done.errors.items())[:64]
+                for (kind, key), text in self._errors()
             ),
             timings=tuple(self._timings[-32:]),
             networks=tuple(sorted(self.networks()))[:128],
             held=tuple(held)[:16],
             warnings=(*self.warnings.values(), *unsupported, *alarms)[:16],
         )
+
+    def _errors(self) -> list[tuple[Key, str]]:
+        """At most as many as a report holds; those of a pass come first, and are the ones said of a key."""
+        found = {key: text for key, text in self.found().items() if key not in self._done.errors}
+        return [*sorted(self._done.errors.items()), *sorted(found.items())][:64]
 
 
 def _feed_of(kind: str, shared: str, own: str) -> str:

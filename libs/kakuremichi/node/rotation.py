@@ -119,7 +119,7 @@ class Rotator:
             return
         self._began = time.monotonic()
         signed = make_announcement(
-            self.enrolment,
+            self.state.newest(self.enrolment),
             self.state.identity(),
             kept,
             private.public(),

@@ -1,7 +1,7 @@
 """The loops that gateways and agents have in common, put together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
 from kakuremichi.dataplane.wireguard.engine import link_alias
 from kakuremichi.node.announcing import Announcer
+from kakuremichi.node.certificate import CertificateRenewer
 from kakuremichi.node.direct import DirectPeers, DirectRecords, PeerRecord
 from kakuremichi.node.epoch_file import EpochFile
 from kakuremichi.node.renewal import BusPass, Renewer, from_portal
@@ -54,6 +55,7 @@ class Emitter:
     def __init__(self) -> None:
         self.worker: Worker | None = None
         self.reporter: Reporter | None = None
+        self.found: Callable[[], Mapping[Key, str]] = dict  # errors that are of no pass
 
     def __call__(self, applied: Applied) -> None:
         if self.worker is not None:
@@ -63,6 +65,10 @@ class Emitter:
         """Into the report until it is replaced; "" takes it back."""
         if self.reporter is not None:
             self.reporter.warn(topic, sentence)
+
+    def report_soon(self) -> None:
+        if self.reporter is not None:
+            self.reporter.soon()
 
     def redo(self, keys: Iterable[Key]) -> None:
         """Let the worker look at these keys once more."""
@@ -139,7 +145,7 @@ class Station:
         """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
         networks: list[str] = []
         boot_id, node_id = self.state.boot_id(), self.enrolment.node.node_id
-        reporter = Reporter(self.bus, node_id, boot_id, feeds.followers, lambda: networks)
+        reporter = Reporter(self.bus, node_id, boot_id, feeds.followers, lambda: networks, found=self.emit.found)
         for topic, sentence in warnings:
             reporter.warn(topic, sentence)
 
@@ -164,6 +170,8 @@ class Station:
             on_accepted=rotator.accepted,
         )
         rotator.announce = announcer.announce_again
+        certificate = CertificateRenewer(self.bus, self.state, self.enrolment, self.verifier, announcer.announce_again,
+                                         lambda sentence: reporter.warn("certificate", sentence))  # fmt: skip
 
         async def watch_host(stop: asyncio.Event) -> None:
             await _watch_host(self.interface, self.alias, networks, stop)
@@ -177,6 +185,7 @@ class Station:
                 announce=announcer.run,
                 rotate=rotator.run,
                 access=Renewer(self.bus, self.access).run,
+                certificate=certificate.run,
                 report=reporter.run,
                 host=watch_host,
                 **followers,

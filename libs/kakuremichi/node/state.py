@@ -74,6 +74,10 @@ class NodeState:
     def enrolment(self) -> Enrolment | None:
         return self._read("enrolment", Enrolment)
 
+    def newest(self, enrolment: Enrolment) -> Enrolment:
+        """`enrolment` with the certificate that it has by now."""
+        return self.enrolment() or enrolment
+
     def save_enrolment(self, enrolment: Enrolment) -> None:
         write_atomically(self.directory / "enrolment", encode(enrolment))
 
@@ -92,6 +96,17 @@ class NodeState:
 
     def save_ca(self, pem: bytes) -> None:
         write_atomically(self.directory / "ca.pem", pem)
+
+    @property
+    def join_token_file(self) -> Path:
+        """Where a join token waits to be used."""
+        return self.directory / "join-token"
+
+    def save_join_token(self, text: str) -> None:
+        write_atomically(self.join_token_file, text.encode())
+
+    def forget_join_token(self) -> None:
+        self.join_token_file.unlink(missing_ok=True)
 
     def announcement(self) -> tuple[Signed, Announcement] | None:
         """The last announcement that was made, accepted or not: its epoch is never used again."""

@@ -188,10 +188,11 @@ class EnrolmentWaiting(Result, frozen=True, kw_only=True, tag="enrolment-waiting
     node_id: str
 
 
-class PendingCertificates(Result, frozen=True, kw_only=True, tag="pending-certificates.v1"):
+class PendingCertificates(Result, frozen=True, kw_only=True, omit_defaults=True, tag="pending-certificates.v1"):
     deployment: bytes
     trust: Signed
     certificates: tuple[Signed, ...]
+    former: tuple[Signed, ...] = ()  # of nodes whose next one waits: those that they have, signed already
 
 
 class GrantTaken(Result, frozen=True, kw_only=True, tag="grant-taken.v1"):
@@ -333,7 +334,16 @@ class GetCertificate(
     node_id: NodeIdField
 
 
-AnyKeyRequest = AcceptKey | AcceptKeyAfter | GetCertificate
+class GetCertificateOf(
+    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="get-certificate.v2"
+):
+    """The same for the certificate of this serial: a node may have its next one before the registry has seen that."""
+
+    node_id: NodeIdField
+    serial: Annotated[int, Meta(ge=1)]
+
+
+AnyKeyRequest = AcceptKey | AcceptKeyAfter | GetCertificate | GetCertificateOf
 
 
 class NodeCertificate(Struct, frozen=True, kw_only=True, array_like=True, tag="node-certificate.v1"):

@@ -46,12 +46,27 @@ class NodeCertified(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="no
     certificate: str = ""  # base64, with the signatures that it has now
 
 
+class NodeRenewed(Fact, frozen=True, kw_only=True, tag="node.renewed.v1"):
+    """A node's next certificate was proposed, or signed by one more trust key. The node has another one until it
+    announces its key with this.
+    """
+
+    node_id: NodeId
+    serial: int
+    hosts: tuple[str, ...]
+    ports: tuple[str, ...]
+    signatures: int
+    needed: int
+    certificate: str  # base64, with the signatures that it has now
+
+
 class KeyAnnounced(Fact, frozen=True, kw_only=True, omit_defaults=True, tag="key.announced.v1"):
     node_id: NodeId
     public_key: str  # base64
     epoch: int
     endpoints: tuple[str, ...]
     announcement: str = ""  # base64 of the node's own signed words, as they came
+    certificate: str = ""  # base64, if the node has come to its next one
 
 
 class NodeRemoved(Fact, frozen=True, kw_only=True, tag="node.removed.v1"):
@@ -137,6 +152,7 @@ AnyFact = (
     TokenCreated
     | NodeEnrolled
     | NodeCertified
+    | NodeRenewed
     | KeyAnnounced
     | NodeRemoved
     | NodeRevoked

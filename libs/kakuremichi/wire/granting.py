@@ -43,12 +43,13 @@ class TrustKeyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return "TrustKeyFile(hidden)"
 
 
-class Grants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Grants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Certificates on their way to the trust keys and back, with what these are to be checked by."""
 
     deployment: DeploymentField
     trust: Signed  # TrustSet
     certificates: Annotated[tuple[Signed, ...], Meta(max_length=1000)]
+    former: Annotated[tuple[Signed, ...], Meta(max_length=1000)] = ()  # of nodes that have one: it was signed before
 
 
 class Founded(Struct, frozen=True):
@@ -102,10 +103,18 @@ def check_ports(ports: Sequence[str]) -> tuple[str, ...]:
 
 def granted(
     waiting: Signed, deployment: DeploymentId, key: SigningKey, *,
-    hosts: tuple[str, ...] | None = None, ports: tuple[str, ...] | None = None,
+    hosts: tuple[str, ...] | None = None, ports: tuple[str, ...] | None = None, former: Certificate | None = None,
 ) -> Signed:  # fmt: skip
-    """The certificate with one more signature. None leaves hosts or ports as they stand in it."""
+    """The certificate with one more signature. None leaves hosts or ports as they stand in it.
+
+    The first signature takes over nothing on the server's word: what stands there has to be in `former`, the node's
+    certificate of before, whose signatures were checked.
+    """
     old = decode(waiting.body, Certificate)
+    if not waiting.signatures:
+        before = former if former is not None and continues(old, former) else None
+        _check_held("hosts", old.hosts if hosts is None else (), before.hosts if before else ())
+        _check_held("ports", old.ports if ports is None else (), before.ports if before else ())
     new = replace(old, hosts=old.hosts if hosts is None else hosts, ports=old.ports if ports is None else ports)
     if new != old and waiting.signatures:
         raise GrantRefusedError(
@@ -114,6 +123,21 @@ def granted(
     body = waiting.body if new == old else encode(new)
     others = tuple(signature for signature in waiting.signatures if signature.key != verify_key(key))
     return Signed(body, (*others, *sign(signing.CERTIFICATE, deployment, body, key).signatures))
+
+
+def _check_held(what: str, proposed: tuple[str, ...], held: tuple[str, ...]) -> None:
+    if "*" not in held and not set(proposed) <= set(held):
+        raise GrantRefusedError(
+            f"{what} {', '.join(proposed)}: the server proposes them and nobody has signed them; say --{what}"
+        )
+
+
+def continues(certificate: Certificate, former: Certificate) -> bool:
+    """Whether both are of the same node: only serial, dates, hosts and ports may differ."""
+    return certificate == replace(
+        former, serial=certificate.serial, not_before=certificate.not_before, not_after=certificate.not_after,
+        hosts=certificate.hosts, ports=certificate.ports,
+    )  # fmt: skip
 
 
 def is_proposed(certificate: Certificate, proposed: Certificate) -> bool:

@@ -1,4 +1,6 @@
-"""A node whose credentials for the bus have expired asks for new ones over HTTP, and proves itself by its identity key.
+"""What a node has that ends: credentials for the bus, and its certificate.
+
+A node whose credentials have expired asks for new ones over HTTP, and proves itself by its identity key.
 
 No challenge is needed: what is answered is of use to the holder of that key only, and a request holds for minutes.
 """
@@ -14,11 +16,16 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import VerifyKey
 from kakuremichi.wire import signing
 from kakuremichi.wire.codec import decode, encode
-from kakuremichi.wire.identity import Renewal
+from kakuremichi.wire.identity import Certificate, Renewal
 from kakuremichi.wire.signing import DeploymentId, SignatureRefusedError, Signed
 
 RENEWAL = "renewal"
 VALID_S = 300.0
+
+
+def certificate_is_due(certificate: Certificate, now: float) -> bool:
+    """Whether a third of its life or less is left: time for the next one, also where people have to sign it."""
+    return now >= certificate.not_after - (certificate.not_after - certificate.not_before) / 3
 
 
 class RenewalRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

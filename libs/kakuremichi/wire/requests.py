@@ -75,8 +75,25 @@ class Renewed(Answer, frozen=True, kw_only=True, tag="renewed.v1"):
     jwt: str
 
 
+class RenewCertificate(Request, frozen=True, kw_only=True, tag="renew-certificate.v1"):
+    """The node's next certificate, please: the one it has ends in some time."""
+
+
+AnyRenew = Renew | RenewCertificate
+
+
+class CertificateRenewed(Answer, frozen=True, kw_only=True, tag="certificate-renewed.v1"):
+    """The next certificate. It counts from the first announcement that goes with it."""
+
+    certificate: Signed
+
+
+class CertificateWaiting(Answer, frozen=True, kw_only=True, tag="certificate-waiting.v1"):
+    """Trust keys that lie elsewhere have yet to sign it."""
+
+
 class RenewalRefused(Answer, frozen=True, kw_only=True, tag="renewal-refused.v1"):
-    code: str  # malformed, unknown-node, unavailable
+    code: str  # malformed, unknown-node, quarantined, not-due, unavailable
     detail: str
 
 

@@ -81,7 +81,7 @@ def check(signed: Signed, said: Announcement, known: Known, now: float) -> tuple
         raise AnnouncementRefusedError("held", f"public key of {said.node_id}: is its sealing key; make another one")
     if now > certificate.not_after:
         raise AnnouncementRefusedError(
-            "unknown-node", f"certificate of {said.node_id}: expired; enrol the node anew with a join token"
+            "unknown-node", f"certificate of {said.node_id}: expired; it needs its next one, see its warnings"
         )
     return endpoints(said, certificate)
 

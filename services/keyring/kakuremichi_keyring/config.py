@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 
 class KeyringConfig(Struct, frozen=True, kw_only=True):
-    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
+    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="tls://HOST:PORT, several by commas")]
     nats_credentials: Annotated[Path, Meta(description="the file of the bus user keyring, keyring.creds")]
     nats_ca: Path | None = None
     trust_sha256: Annotated[

@@ -11,7 +11,7 @@ from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.ids import NodeId
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import WireError, decode_any, encode
-from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificate, NodeCertificate
+from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificateOf, NodeCertificate
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.requests import AnnounceAfter, AnyAnnounce, KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import DeploymentId
@@ -65,13 +65,13 @@ class Keyring:
             try:
                 check(request.announcement, said, known, self._now())
             except OutdatedError:
-                pass  # enrolled anew, perhaps: the registry has its certificate
+                pass  # enrolled anew, or renewed: the registry has its certificate
             else:
                 return
-        check(request.announcement, said, await self._learn(node), self._now())
+        check(request.announcement, said, await self._learn(node, said.serial), self._now())
 
-    async def _learn(self, node: NodeId) -> Known:
-        answer = await self._ask(GetCertificate(node_id=node), NodeCertificate | KeyRefused)
+    async def _learn(self, node: NodeId, serial: int) -> Known:
+        answer = await self._ask(GetCertificateOf(node_id=node, serial=serial), NodeCertificate | KeyRefused)
         if isinstance(answer, KeyRefused):
             raise AnnouncementRefusedError(answer.code, answer.detail)
         self._pin.check(answer.trust)

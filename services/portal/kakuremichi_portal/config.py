@@ -18,7 +18,7 @@ Sha256Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 low
 class PortalConfig(Struct, frozen=True, kw_only=True):
     """`nats_*` is how the portal reaches the bus; `node_nats_url` is where nodes are sent."""
 
-    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, separated by commas")]
+    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="tls://HOST:PORT, separated by commas")]
     nats_credentials: Annotated[Path, Meta(description="the file of the bus user portal, portal.creds")]
     nats_ca: Annotated[Path | None, Meta(description="PEM; with tls:// and no file the system's CAs count")] = None
     tls_certificate: Annotated[Path | None, Meta(description="PEM with the chain; none: plain HTTP")] = None
@@ -32,7 +32,7 @@ class PortalConfig(Struct, frozen=True, kw_only=True):
     api_tokens: Annotated[Path, Meta(description="the file with the hashes of the API tokens")]
     trust_sha256: Annotated[Sha256Hex, Meta(description="SHA-256 of the trust set's body, 64 hex digits")]
     ca_file: Annotated[Path | None, Meta(description="PEM, the deployment's own CA; nodes are given it")] = None
-    node_nats_url: Annotated[str, Meta(min_length=1, description="how nodes reach NATS, nats://HOST:PORT")]
+    node_nats_url: Annotated[str, Meta(min_length=1, description="how nodes reach NATS, tls://HOST:PORT")]
     log_level: Annotated[str, Meta(pattern=r"\A(?i:debug|info|warning|error)\Z")] = "info"
 
     @property

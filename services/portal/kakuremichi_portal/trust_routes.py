@@ -40,7 +40,10 @@ class TrustRoutes:
 
     async def pending(self, call: Call) -> web.Response:
         answer = await self._registry.ask(commands.ListPending(actor=call.actor), commands.PendingCertificates)
-        return json_response(Grants(deployment=answer.deployment, trust=answer.trust, certificates=answer.certificates))
+        grants = Grants(
+            deployment=answer.deployment, trust=answer.trust, certificates=answer.certificates, former=answer.former
+        )
+        return json_response(grants)
 
     async def submit(self, call: Call) -> web.Response:
         given = await read_body(call.request, GrantIn)

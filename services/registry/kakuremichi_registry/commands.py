@@ -65,9 +65,18 @@ Readers = Mapping[str, tuple[NodeId, ...]]
 class Commands:
     """Answers `cp.registry.command`."""
 
-    def __init__(self, database: Database, trust: Trust, access: AccessLog, passes: Passes, cuts: Cuts) -> None:
+    def __init__(
+        self,
+        database: Database,
+        trust: Trust,
+        access: AccessLog,
+        passes: Passes,
+        cuts: Cuts,
+        *,
+        wrote: Callable[[int], None] = lambda _seq: None,
+    ) -> None:
         self._database, self._trust, self._access = database, trust, access
-        self._passes, self._cuts = passes, cuts
+        self._passes, self._cuts, self._wrote = passes, cuts, wrote
         self._views, self._grants = Views(database), Grants(database, trust)
         self._attempts: Mapping[type[Command], Callable[[Any], Awaitable[AnyResult]]] = {
             CreateToken: self._create_token,
@@ -186,8 +195,8 @@ class Commands:
         enrollee = enrolment.check_form(command)
         seen = await nodes.see_enrol(self._database, command.secret_hash, command.identity_key)
         offline = self._trust.offline
-        if offline and seen.token is None and (known := await self._grants.known(command)) is not None:
-            return known
+        if seen.token is None and (known := await self._grants.known(command)) is not None:
+            return known  # it waits for signatures, or its answer was lost
         decided = enrolment.decide(command, enrollee, seen, time.time(), grants=() if offline else enrolment.ANYTHING)
         signed = self._trust.certify(decided.certificate)
         answer: Enrolled | EnrolmentWaiting = Enrolled(
@@ -196,14 +205,14 @@ class Commands:
         )  # fmt: skip
         if offline:
             answer = EnrolmentWaiting(node_id=decided.certificate.node_id)
-        entry = entry_of(decided.fact, command, answer=encode(answer))
+        entry = entry_of(enrolment.logged(decided, signed, pending=offline), command, answer=encode(answer))
         try:
             await nodes.enrol(
                 self._database, entry, secret_hash=command.secret_hash, enrolments=seen.enrolments,
                 enrolment=decided, signed=signed, pending=offline,
             )  # fmt: skip
         except TokenNotOpenError as error:
-            raise enrolment.token_refused() from error
+            raise StaleError("the token was redeemed meanwhile") from error  # by the same node, perhaps
         return answer
 
     async def _remove(self, command: RemoveNode) -> AnyResult:
@@ -278,7 +287,9 @@ class Commands:
         if command.idempotency_key:
             nobody_knows = Written("", 0, tuple(sorted(readers)), (0,) * len(readers))
             kept = encode(_answer(nobody_knows, readers, changed=True))
-        return _answer(await write(kept), readers, changed=True)
+        written = await write(kept)
+        self._wrote(written.seq)
+        return _answer(written, readers, changed=True)
 
 
 def _answer(written: Written, readers: Readers, *, changed: bool) -> WrittenAnswer:

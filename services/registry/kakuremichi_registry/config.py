@@ -14,7 +14,7 @@ from kakuremichi_registry.allocator import DEFAULT_NETWORKS
 class RegistryConfig(Struct, frozen=True, kw_only=True):
     database_url: Annotated[Secret, Meta(description="postgresql://USER@HOST/DATABASE")]
     trust_dir: Annotated[Path, Meta(description="the folder of the trust keys, made by `kakuremichi up`")]
-    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="nats://HOST:PORT, several by commas")]
+    nats_url: Annotated[tuple[str, ...], Meta(min_length=1, description="tls://HOST:PORT, several by commas")]
     nats_credentials: Annotated[Path, Meta(description="the file of the bus user registry, registry.creds")]
     claims_credentials: Annotated[Path, Meta(description="the file of the bus user claims, claims.creds")]
     issuer_dir: Annotated[Path, Meta(description="the registry's folder of the NATS operator's")]

@@ -128,6 +128,7 @@ class EnrolContext(Seen, frozen=True):
     gateway_networks: tuple[str, ...]
     slots: tuple[int, ...]
     freed_slots: tuple[FreedSlot, ...]
+    spent_serial: int = 0  # the highest that was signed for a node of this name and that it never came to
 
 
 class TokenContext(Seen, frozen=True):

@@ -1,9 +1,12 @@
 """Who becomes a node and with which address; who stops being one. Pure."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, ip_address, ip_network
+
+from msgspec import structs
 
 from kakuremichi.model.addresses import (
     WIREGUARD_PORT,
@@ -15,10 +18,12 @@ from kakuremichi.model.addresses import (
 )
 from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
+from kakuremichi.wire.codec import encode
 from kakuremichi.wire.commands import CreateToken, EnrolNode, RemoveNode
 from kakuremichi.wire.facts import NodeEnrolled, NodeRemoved, NodeRevoked, TokenCreated
 from kakuremichi.wire.identity import Certificate
 from kakuremichi.wire.records import Revocation
+from kakuremichi.wire.signing import Signed
 from kakuremichi.wire.subjects import agent_feed, fleet_feed, pool_feed
 from kakuremichi_registry.allocator import ExhaustedError, lowest_free_subnet, next_slot, overlaps
 from kakuremichi_registry.contexts import EnrolContext, KnownNode, RemoveContext, ServiceRow, TokenContext, TokenRow
@@ -133,7 +138,8 @@ def decide(
     certificate = Certificate(
         node_id=token.node_id, role=token.role, pool=token.pool, slot=slot, subnet=subnet, subnet6="",
         identity_key=command.identity_key, sealing_key=command.sealing_key, hosts=grants, ports=grants,
-        serial=(seen.node.serial if seen.node is not None else 0) + 1, not_before=not_before, not_after=not_after,
+        serial=max(seen.node.serial if seen.node is not None else 0, seen.spent_serial) + 1,
+        not_before=not_before, not_after=not_after,
     )  # fmt: skip
     networks = tuple(sorted(set(map(str, enrollee.networks))))
     fact = NodeEnrolled(
@@ -179,6 +185,14 @@ def _endpoint_of(source: str) -> tuple[Endpoint, ...]:
         return (Endpoint(ip_address(source), WIREGUARD_PORT),)
     except ValueError:
         return ()
+
+
+def logged(enrolment: Enrolment, signed: Signed, *, pending: bool) -> NodeEnrolled:
+    """The fact with the certificate as it was signed: the log alone tells what the tables hold."""
+    return structs.replace(
+        enrolment.fact, endpoints=tuple(map(str, enrolment.endpoints)), pending=pending,
+        certificate=b64encode(encode(signed)).decode(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Signatures by trust keys that lie elsewhere: what they complete, and what they may not change. Pure."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 
 from kakuremichi.wire import signing
-from kakuremichi.wire.codec import WireError, decode
+from kakuremichi.wire.codec import WireError, decode, encode
 from kakuremichi.wire.facts import NodeCertified
 from kakuremichi.wire.granting import is_proposed
 from kakuremichi.wire.identity import Certificate
@@ -52,8 +53,9 @@ def decide(trust: Trust, submitted: Signed, held: Signed) -> Grant | None:
             f"certificate of {certificate.node_id}: another key signed it with other hosts or ports; agree on one",
             field="certificates",
         )
+    signed = Signed(submitted.body, good)
     fact = NodeCertified(
         node_id=certificate.node_id, serial=certificate.serial, hosts=certificate.hosts, ports=certificate.ports,
-        signatures=len(good), needed=members.threshold,
+        signatures=len(good), needed=members.threshold, certificate=b64encode(encode(signed)).decode(),
     )  # fmt: skip
-    return Grant(Signed(submitted.body, good), len(good) >= members.threshold, fact)
+    return Grant(signed, len(good) >= members.threshold, fact)

@@ -1,4 +1,4 @@
-"""Nodes that wait for trust keys which do not lie here: the list of them, and the signatures that come back."""
+"""Certificates that wait for trust keys which do not lie here: the list of them, and the signatures that come back."""
 
 from kakuremichi.wire.commands import (
     Enrolled,
@@ -8,12 +8,15 @@ from kakuremichi.wire.commands import (
     PendingCertificates,
     SubmitGrant,
 )
+from kakuremichi.wire.facts import NodeCertified, NodeRenewed
 from kakuremichi_registry import granting
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.refusal import not_found
+from kakuremichi_registry.renewals import renewed
 from kakuremichi_registry.store import pending
 from kakuremichi_registry.store.entries import entry_of
 from kakuremichi_registry.trust import Trust
+from kakuremichi_registry.views import fitting
 
 
 class Grants:
@@ -21,10 +24,12 @@ class Grants:
         self._database, self._trust = database, trust
 
     async def waiting(self) -> PendingCertificates:
-        certificates = await pending.waiting(self._database)
+        waiting, _ = fitting(await pending.waiting(self._database))
         return PendingCertificates(
-            deployment=self._trust.deployment, trust=self._trust.trust_set, certificates=certificates
-        )
+            deployment=self._trust.deployment, trust=self._trust.trust_set,
+            certificates=tuple(certificate for certificate, _ in waiting),
+            former=tuple(former for _, former in waiting if former is not None),
+        )  # fmt: skip
 
     async def known(self, command: EnrolNode) -> Enrolled | EnrolmentWaiting | None:
         """What a node is told that comes back: it has used its token, and proves who it is by its identity key."""
@@ -43,10 +48,13 @@ class Grants:
         held = await pending.waiting_of(self._database, node_id)
         if held is None:
             raise not_found("not-pending", f"node {node_id}: does not wait for a signature", field="certificates")
-        grant = granting.decide(self._trust, command.certificate, held)
+        grant = granting.decide(self._trust, command.certificate, held.certificate)
         needed = self._trust.members.threshold
         if grant is None:
-            return GrantTaken(node_id=node_id, signatures=len(held.signatures), needed=needed)
-        entry = entry_of(grant.fact, command)
+            return GrantTaken(node_id=node_id, signatures=len(held.certificate.signatures), needed=needed)
+        fact: NodeCertified | NodeRenewed = grant.fact
+        if held.renewal:
+            fact = renewed(granting.read_certificate(grant.signed), grant.signed, needed=needed)
+        entry = entry_of(fact, command)
         await pending.grant(self._database, entry, node_id, seen=held, signed=grant.signed, complete=grant.complete)
         return GrantTaken(node_id=node_id, signatures=len(grant.signed.signatures), needed=needed)

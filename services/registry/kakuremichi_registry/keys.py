@@ -1,5 +1,6 @@
 """A node's new WireGuard key: checked once more against the stored certificate, decided by one transaction."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 
 import structlog
@@ -8,8 +9,15 @@ from kakuremichi.model.addresses import AddressRefusedError, Endpoint, parse_end
 from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
 from kakuremichi.wire import signing
-from kakuremichi.wire.codec import WireError, decode
-from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificate, NodeCertificate
+from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.commands import (
+    AcceptKey,
+    AcceptKeyAfter,
+    AnyKeyRequest,
+    GetCertificate,
+    GetCertificateOf,
+    NodeCertificate,
+)
 from kakuremichi.wire.facts import KeyAnnounced
 from kakuremichi.wire.identity import Announcement, Certificate
 from kakuremichi.wire.records import AgentPeer, GatewayPeer
@@ -19,7 +27,7 @@ from kakuremichi.wire.subjects import fleet_feed, pool_feed
 from kakuremichi_registry import clones
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError
 from kakuremichi_registry.items import Item, put
-from kakuremichi_registry.store import nodes, upkeep
+from kakuremichi_registry.store import nodes, renewals, upkeep
 from kakuremichi_registry.store.entries import entry_of
 from kakuremichi_registry.trust import Trust
 
@@ -53,6 +61,7 @@ class Sound:
     follows: tuple[bytes, ...]  # hashes of the announcements that it comes after
     certificate: Certificate
     signed_certificate: Signed
+    renewed: bool  # the certificate is the node's next one
 
 
 class Keys:
@@ -64,7 +73,9 @@ class Keys:
     async def answer(self, _subject: str, request: AnyKeyRequest) -> KeyAccepted | KeyRefused | NodeCertificate:
         try:
             if isinstance(request, GetCertificate):
-                return await self._certificate(request.node_id)
+                return self._known(request.node_id, await nodes.certificate_of(self._database, request.node_id))
+            if isinstance(request, GetCertificateOf):
+                return self._known(request.node_id, await self._certificate(request.node_id, request.serial))
             return await self._accept(request)
         except (DatabaseUnavailableError, StaleError) as error:
             return refused("unavailable", str(error))
@@ -73,8 +84,12 @@ class Keys:
     def refuse(error: WireError) -> KeyRefused:
         return refused("malformed", str(error))
 
-    async def _certificate(self, node: NodeId) -> NodeCertificate | KeyRefused:
-        signed = await nodes.certificate_of(self._database, node)
+    async def _certificate(self, node: NodeId, serial: int) -> Signed | None:
+        """The one of this serial; if there is none, the one that stands, which says what would be right."""
+        found = await renewals.of_serial(self._database, node, serial)
+        return found.certificate if found else await nodes.certificate_of(self._database, node)
+
+    def _known(self, node: NodeId, signed: Signed | None) -> NodeCertificate | KeyRefused:
         if signed is None:
             return unknown(node)
         return NodeCertificate(deployment=self._trust.deployment, trust=self._trust.trust_set, certificate=signed)
@@ -86,10 +101,10 @@ class Keys:
             endpoints = tuple(parse_endpoint(text) for text in said.endpoints)
         except (WireError, KeyRefusedError, AddressRefusedError) as error:
             return refused("malformed", str(error))
-        signed = await nodes.certificate_of(self._database, said.node_id)
-        if signed is None:
+        held = await renewals.of_serial(self._database, said.node_id, said.serial)
+        if held is None:
             return unknown(said.node_id)
-        certificate = decode(signed.body, Certificate)
+        certificate = decode(held.certificate.body, Certificate)
         try:
             signing.verify(
                 signing.ANNOUNCEMENT, self._trust.deployment, request.announcement, {certificate.identity_key}
@@ -98,7 +113,8 @@ class Keys:
             return refused("bad-signature", str(error))
         before = request.before if isinstance(request, AcceptKeyAfter) else ()
         follows = clones.follows(said, before, self._trust.deployment, certificate.identity_key)
-        answer = await self._write(Sound(request.announcement, said, endpoints, follows, certificate, signed))
+        sound = Sound(request.announcement, said, endpoints, follows, certificate, held.certificate, held.next)
+        answer = await self._write(sound)
         return answer or await self._conflict(said, certificate)
 
     async def _write(self, sound: "Sound") -> KeyAccepted | KeyRefused | None:
@@ -106,12 +122,13 @@ class Keys:
         said, endpoints = sound.said, sound.endpoints
         fact = KeyAnnounced(
             node_id=said.node_id, public_key=key_text(said.public_key), epoch=said.epoch,
-            endpoints=tuple(map(str, endpoints)),
+            endpoints=tuple(map(str, endpoints)), announcement=b64encode(encode(sound.announcement)).decode(),
+            certificate=b64encode(encode(sound.signed_certificate)).decode() if sound.renewed else "",
         )  # fmt: skip
         entry = entry_of(fact, None, actor=f"node/{said.node_id}")
         outcome = await nodes.accept_key(
             self._database, entry, items=(peer_item(sound.certificate, sound.signed_certificate, sound.announcement),),
-            signed=sound.announcement, said=said, endpoints=endpoints, follows=sound.follows,
+            signed=sound.announcement, said=said, endpoints=endpoints, follows=sound.follows, renewed=sound.renewed,
         )  # fmt: skip
         log.info("key decided", node=said.node_id, outcome=outcome.outcome, epoch=said.epoch)
         match outcome.outcome:

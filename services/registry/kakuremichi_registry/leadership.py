@@ -1,7 +1,6 @@
 """One connection of our own to PostgreSQL: it hears of new rows at once, and its session may hold the relay's lock."""
 
 import asyncio
-from typing import Any
 
 import asyncpg
 import structlog
@@ -24,6 +23,7 @@ class Leadership:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._wakes: list[asyncio.Event] = []
+        self._heard = 0
         self.leading = asyncio.Event()
 
     def woken(self) -> asyncio.Event:
@@ -62,8 +62,14 @@ class Leadership:
                 probe_at = loop.time() + PROBE_S
             await _first(stop, lost, TRY_LOCK_S)
 
-    def _notified(self, *_: Any) -> None:
-        self._wake_all()
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self.wrote(int(str(payload)))
+
+    def wrote(self, seq: int) -> None:
+        """The log has this row. Who wrote it in this process says so itself: the notification goes a longer way."""
+        if seq > self._heard:  # rows are committed in the order of their numbers
+            self._heard = seq
+            self._wake_all()
 
     def _wake_all(self) -> None:
         for wake in self._wakes:

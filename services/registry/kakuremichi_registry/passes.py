@@ -12,12 +12,13 @@ from kakuremichi.wire.codec import WireError, decode
 from kakuremichi.wire.commands import AccessRenewed, RenewAccess
 from kakuremichi.wire.identity import Certificate
 from kakuremichi.wire.renewal import VALID_S, claimed, is_proven
-from kakuremichi.wire.requests import Renew, RenewalRefused, Renewed
+from kakuremichi.wire.requests import AnyRenew, RenewalRefused, RenewCertificate, Renewed
 from kakuremichi.wire.signing import Signed
 from kakuremichi.wire.subjects import node_of
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.refusal import Refusal
-from kakuremichi_registry.store import nodes
+from kakuremichi_registry.renewals import Answer, Renewals
+from kakuremichi_registry.store import nodes, renewals
 from kakuremichi_registry.trust import Trust
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ class Passes:
         self, database: Database, trust: Trust, issuer: NodeIssuer, *, now: Callable[[], float] = time.time
     ) -> None:
         self._database, self._trust, self._issuer, self._now = database, trust, issuer, now
+        self._renewals = Renewals(database, trust, now=now)
         self._answered: OrderedDict[bytes, float] = OrderedDict()
 
     def of(self, certificate: Signed) -> str:
@@ -37,10 +39,12 @@ class Passes:
         node = decode(certificate.body, Certificate)
         return self._issuer.mint(node.role, node.identity_key, node.node_id, node.pool)
 
-    async def answer(self, subject: str, _request: Renew) -> Renewed | RenewalRefused:
+    async def answer(self, subject: str, request: AnyRenew) -> Renewed | Answer:
         """On the bus: nats-server lets nobody but the node itself use the subject."""
         node = node_of(subject)
         try:
+            if isinstance(request, RenewCertificate):
+                return await self._renewals.answer(node)
             certificate = await nodes.certificate_of(self._database, node)
         except DatabaseUnavailableError as error:
             return RenewalRefused(code="unavailable", detail=str(error))
@@ -63,17 +67,17 @@ class Passes:
             said = claimed(command.renewal)
         except WireError as error:
             raise _refused() from error
-        certificate = await nodes.certificate_of(self._database, said.node_id)
-        if certificate is None or not self._is_from(certificate, command.renewal, said.serial):
+        held = await renewals.of_serial(self._database, said.node_id, said.serial)
+        if held is None or not self._is_from(held.certificate, command.renewal):
             log.info("renewal refused", node=said.node_id, source=command.source)
             raise _refused()
         self._remember(said.node_id, said.nonce)
         log.info("access renewed", node=said.node_id, way="http")
-        return AccessRenewed(jwt=self.of(certificate))
+        return AccessRenewed(jwt=self.of(held.certificate))
 
-    def _is_from(self, certificate: Signed, renewal: Signed, serial: int) -> bool:
+    def _is_from(self, certificate: Signed, renewal: Signed) -> bool:
         node = decode(certificate.body, Certificate)
-        return node.serial == serial and is_proven(renewal, self._trust.deployment, node.identity_key, self._now())
+        return is_proven(renewal, self._trust.deployment, node.identity_key, self._now())
 
     def _remember(self, node: NodeId, nonce: bytes) -> None:
         """Answer a request once: a copy of it would be harmless, and is not worth the work."""

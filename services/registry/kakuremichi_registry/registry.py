@@ -9,7 +9,7 @@ from kakuremichi.bus.port import Bus
 from kakuremichi.bus.serve import serve
 from kakuremichi.wire import subjects
 from kakuremichi.wire.commands import AnyCommand, AnyKeyRequest
-from kakuremichi.wire.requests import Renew, SnapshotRequest
+from kakuremichi.wire.requests import AnyRenew, SnapshotRequest
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.beacons import Beacons
 from kakuremichi_registry.commands import Commands
@@ -46,7 +46,7 @@ class Registry:
         self.access = AccessLog(database)
         self.passes = Passes(database, trust, issuer)
         self.cuts = Cuts(claims, database, issuer)
-        self.commands = Commands(database, trust, self.access, self.passes, self.cuts)
+        self.commands = Commands(database, trust, self.access, self.passes, self.cuts, wrote=self.leadership.wrote)
         self.keys = Keys(database, trust)
         self.snapshots = Snapshots(database, signer)
         self.reports = Reports(bus, database, signer)
@@ -73,7 +73,7 @@ class Registry:
                 bus, subjects.SNAPSHOT, SnapshotRequest, self.snapshots.answer, queue=QUEUE, refuse=Snapshots.refuse
             )
         for _ in range(AT_ONCE["renewals"]):
-            await serve(bus, subjects.RENEW, Renew, self.passes.answer, queue=QUEUE, refuse=Passes.refuse)
+            await serve(bus, subjects.RENEW, AnyRenew, self.passes.answer, queue=QUEUE, refuse=Passes.refuse)
         await bus.subscribe(subjects.REPORT, self.reports.take, queue=QUEUE)
 
     def loops(self) -> dict[str, Loop]:

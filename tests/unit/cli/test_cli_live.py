@@ -147,12 +147,30 @@ def test_unpublish_and_remove(portal: LivePortal) -> None:
     assert len(run("gateway", "list").stdout.splitlines()) == 4
 
 
-def test_a_join_token_is_the_only_thing_on_standard_output(portal: LivePortal) -> None:
-    result = run("token", "create", "agent", "site-x", "--ttl", "60")
-    token = parse_join_token(result.stdout.strip())
-    assert token.url == "http://control.test:8080"
+def test_a_join_line_is_the_only_thing_on_standard_output(portal: LivePortal) -> None:
+    result = run("token", "create", "--role", "agent", "--name", "site-x", "--ttl", "60")
+    echo, text, pipe, program, verb = result.stdout.split()
+    assert (echo, pipe, program, verb) == ("echo", "|", "kakuremichi-agent", "join")
+    assert parse_join_token(text).url == "http://control.test:8080"
     assert "site-x" in result.stderr
-    assert result.stdout.strip() not in run("get", "tokens").stdout
+    assert text not in run("get", "tokens").stdout
+
+
+def test_the_fields_of_a_join_token_are_json_for_programs(portal: LivePortal) -> None:
+    made = json.loads(run("token", "create", "--role", "gateway", "--name", "gw9", "-o", "json").stdout)
+    assert (made["role"], made["node"], made["pool"]) == ("gateway", "gw9", "default")
+    assert parse_join_token(made["token"]).trust
+
+
+@pytest.mark.parametrize("words", [("agent", "site-x"), ("--role", "agent"), ("--name", "site-x")])
+def test_a_join_token_wants_a_role_and_a_name(portal: LivePortal, words: tuple[str, ...]) -> None:
+    assert run("token", "create", *words).exit_code == 2
+
+
+def test_a_join_token_lives_an_hour_at_most(portal: LivePortal) -> None:
+    refused = run("token", "create", "--role", "agent", "--name", "site-x", "--ttl", "3601")
+    assert refused.exit_code == 2
+    assert "3601" in refused.stderr
 
 
 def test_events_are_listed_oldest_first(portal: LivePortal) -> None:

@@ -48,7 +48,8 @@ select json_build_object(
               where n.removed_at is null and n.slot is not null),
     'freed_slots', (select coalesce(json_agg(json_build_object('slot', f.slot,
                         'freed_at', extract(epoch from f.freed_at)::float8)), '[]'::json)
-                    from freed_slot f join token using (pool))
+                    from freed_slot f join token using (pool)),
+    'spent_serial', (select coalesce(max(s.serial), 0) from spent_serial s join token using (node_id))
 )::text
 """  # noqa: S608  # constants of ours only
 
@@ -152,6 +153,12 @@ async def certificate_of(database: Database, node_id: str) -> Signed | None:
     return None if row is None else decode(row["certificate"], Signed)
 
 
+ACCEPT = """
+select outcome, epoch from kk_accept_key($1::kk_entry, $2::kk_item[], $3, $4, $5, $6, $7, $8, $9, $10, $11::bytea[])
+"""
+ACCEPT_RENEWED = ACCEPT.replace("kk_accept_key", "kk_accept_renewed_key")
+
+
 class KeyOutcome(NamedTuple):
     outcome: str  # accepted, same, not-newer, held, conflict, quarantined, unknown-node
     epoch: int  # the one that stands now
@@ -166,11 +173,13 @@ async def accept_key(
     said: Announcement,
     endpoints: tuple[Endpoint, ...],
     follows: tuple[bytes, ...],
+    renewed: bool,
 ) -> KeyOutcome:
-    """`follows`: hashes of announcements, one of which has to be the one that stands."""
+    """`follows`: hashes of announcements, one of which has to be the one that stands. `renewed`: it goes with the
+    node's next certificate, which takes its place now.
+    """
     row = await database.write(
-        "select outcome, epoch"
-        " from kk_accept_key($1::kk_entry, $2::kk_item[], $3, $4, $5, $6, $7, $8, $9, $10, $11::bytea[])",
+        ACCEPT_RENEWED if renewed else ACCEPT,
         entry, list(items), said.node_id, said.serial, said.epoch, said.public_key, encode(signed),
         [str(endpoint) for endpoint in endpoints], [endpoint.address for endpoint in endpoints],
         digest_of(signed), list(follows),

@@ -1,4 +1,4 @@
-"""Nodes that wait for signatures of trust keys which do not lie on this server."""
+"""Certificates that wait for signatures of trust keys which do not lie on this server: first ones and next ones."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,27 @@ from kakuremichi.wire.signing import Signed
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.store.entries import Entry, Written
 
-MOST = 200  # in one answer: a certificate has some 300 bytes, a message 64 kB
+MOST = 200  # looked at for one answer: a certificate has some 300 bytes, a message 64 kB
 
-ALL = "select node_id, certificate from node where removed_at is null and pending order by node_id limit $1"
-ONE = "select certificate from node where node_id = $1 and removed_at is null and pending"
+ALL = """
+select node_id, certificate, null as former from node where removed_at is null and pending
+union all select r.node_id, r.certificate, n.certificate from node_renewal r join node n using (node_id)
+    where not r.complete
+order by node_id limit $1
+"""
+ONE = """
+select certificate, false as renewal from node where node_id = $1 and removed_at is null and pending
+union all select certificate, true from node_renewal where node_id = $1 and not complete
+"""
 OF_IDENTITY = """
 select node_id, certificate, pending, endpoints from node
 where identity_key = $1 and sealing_key = $2 and removed_at is null
 """
+
+
+class Waiting(NamedTuple):
+    certificate: Signed
+    renewal: bool  # the node has one and goes on with it; this is its next
 
 
 class Known(NamedTuple):
@@ -28,14 +41,17 @@ class Known(NamedTuple):
     endpoints: tuple[str, ...]
 
 
-async def waiting(database: Database) -> tuple[Signed, ...]:
-    """The certificates that wait, with the signatures that they have so far."""
-    return tuple(decode(row["certificate"], Signed) for row in await database.fetch(ALL, MOST))
+async def waiting(database: Database) -> list[tuple[Signed, Signed | None]]:
+    """The certificates that wait, with the signatures that they have so far, and the ones that their nodes have."""
+    return [
+        (decode(row["certificate"], Signed), decode(row["former"], Signed) if row["former"] is not None else None)
+        for row in await database.fetch(ALL, MOST)
+    ]
 
 
-async def waiting_of(database: Database, node_id: str) -> Signed | None:
+async def waiting_of(database: Database, node_id: str) -> Waiting | None:
     row = await database.fetch_one(ONE, node_id)
-    return None if row is None else decode(row["certificate"], Signed)
+    return None if row is None else Waiting(decode(row["certificate"], Signed), row["renewal"])
 
 
 async def of_identity(database: Database, identity_key: bytes, sealing_key: bytes) -> Known | None:
@@ -46,11 +62,13 @@ async def of_identity(database: Database, identity_key: bytes, sealing_key: byte
 
 
 async def grant(
-    database: Database, entry: Entry, node_id: str, *, seen: Signed, signed: Signed, complete: bool
+    database: Database, entry: Entry, node_id: str, *, seen: Waiting, signed: Signed, complete: bool
 ) -> Written:
     return Written.of(
         await database.write(
-            "select * from kk_grant($1::kk_entry, $2, $3, $4, $5)",
-            entry, node_id, encode(seen), encode(signed), complete,
+            "select * from kk_grant_renewal($1::kk_entry, $2, $3, $4, $5)"
+            if seen.renewal
+            else "select * from kk_grant($1::kk_entry, $2, $3, $4, $5)",
+            entry, node_id, encode(seen.certificate), encode(signed), complete,
         )
     )  # fmt: skip

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kakuremichi.wire.facts import LoggedFact
 from kakuremichi.wire.identity import NO_HASH
 
 
@@ -19,6 +20,19 @@ class LogRow(NamedTuple):
     actor: str
     at: str  # RFC 3339, UTC, microseconds
     fact: str  # JSON
+
+    @classmethod
+    def of(cls, logged: LoggedFact) -> "LogRow":
+        """:class:`ValueError` if a hash is not hexadecimal."""
+        prev, digest = bytes.fromhex(logged.prev), bytes.fromhex(logged.hash)
+        return cls(logged.seq, prev, digest, logged.topic, logged.actor, logged.at, logged.fact)
+
+    def logged(self, log_id: str) -> LoggedFact:
+        """As `audit.<topic>` and exports carry it."""
+        return LoggedFact(
+            log_id=log_id, seq=self.seq, prev=self.prev.hex(), hash=self.hash.hex(), topic=self.topic,
+            actor=self.actor, at=self.at, fact=self.fact,
+        )  # fmt: skip
 
 
 def row_hash(row: LogRow) -> bytes:

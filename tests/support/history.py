@@ -1,0 +1,28 @@
+"""The log of a registry held against its tables: what the one folds into, the others have to hold."""
+
+from kakuremichi.audit.chain import LogRow, verify_chain
+from kakuremichi.audit.fold import fold
+from kakuremichi.audit.rows import lines
+from kakuremichi.audit.state import State
+from kakuremichi_registry.database import Database
+from kakuremichi_registry.store import truth
+
+
+async def log_of(database: Database, until: int) -> list[LogRow]:
+    found: list[LogRow] = []
+    while page := await truth.log_rows(database, len(found), until, 1000):
+        found += page
+    return found
+
+
+async def folds_into_its_tables(database: Database) -> State:
+    """Fold the whole log, compare canonical lines with the tables; the state."""
+    tables = await truth.read(database)
+    rows = await log_of(database, tables.seq)
+    assert verify_chain(rows) == (tables.seq, tables.hash)
+    state = fold(State(log_id=tables.log_id), rows)
+    folded, held = state.lines(tables.moment), lines(tables.rows)
+    only_folded = [f"folded: {line.decode()}" for line in folded if line not in set(held)]
+    only_held = [f"table:  {line.decode()}" for line in held if line not in set(folded)]
+    assert folded == held, "the log does not fold into the tables:\n" + "\n".join(only_folded + only_held)
+    return state
