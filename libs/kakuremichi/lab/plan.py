@@ -59,8 +59,13 @@ def _steps(topology: Topology, prefix: str, *, foreign: bool) -> Iterator[Step]:
         if host.masquerades:
             yield Rules(host.name, home_router_rules(topology.segments_of(host.name)))
     if foreign:
-        for name, file in FOREIGN.items():
-            yield Rules(name, (files("kakuremichi.lab") / "foreign" / file).read_text())
+        for name in FOREIGN:
+            yield Rules(name, foreign_rules(name))
+
+
+def foreign_rules(host: str) -> str:
+    """The nft script of the firewall that somebody else has on this host of :data:`FOREIGN`."""
+    return (files("kakuremichi.lab") / "foreign" / FOREIGN[host]).read_text()
 
 
 def _no_bridge_filter(router: Host) -> Iterator[Step]:

@@ -4,7 +4,7 @@
              └────────────┼────────────┘
                        backbone                                     routes, bridges, injects faults
    ┌────────┬─────────────┼───────┬───────────┬───────────┐
-control .100         gw1 gw2 gw3 .1-.3      nat-a .11   nat-b .12   nat-c .13     203.0.113.0/24, 2001:db8:2::/64
+control .100       gw1 gw2 gw3 gw4 .1-.4    nat-a .11   nat-b .12   nat-c .13     203.0.113.0/24, 2001:db8:2::/64
                                               │           ├─ app-b     │
                                             site-a      site-b       site-c
                                       192.168.10.0/24  192.168.2.0/24  10.1.0.0/24
@@ -120,6 +120,7 @@ INTERNET = Topology(
         Host("gw1", "public", 1),
         Host("gw2", "public", 2),
         Host("gw3", "public", 3),
+        Host("gw4", "public", 4),  # idle until somebody adds a gateway to a running fleet
         Host("nat-a", "public", 11, forwards=True, masquerades=True),
         Host("nat-b", "public", 12, forwards=True, masquerades=True),
         Host("nat-c", "public", 13, forwards=True, masquerades=True),

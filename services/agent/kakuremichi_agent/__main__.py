@@ -20,7 +20,7 @@ from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
-from kakuremichi.node.enrol import enrol
+from kakuremichi.node.firewalls import Firewalls, manage_firewall_option
 from kakuremichi.node.greeting import Greeter
 from kakuremichi.node.key import hold_key, make_key
 from kakuremichi.node.peering import PeerSection, RouteSection
@@ -33,6 +33,7 @@ from kakuremichi_agent.allow import Allow, default_allow, read_allow
 from kakuremichi_agent.direct import DirectLoop
 from kakuremichi_agent.model import AgentModel
 from kakuremichi_agent.sections import Agent, TargetSection
+from kakuremichi_agent.traffic import AgentTraffic
 
 log = structlog.get_logger()
 
@@ -41,10 +42,11 @@ KEEPALIVE_S = 25
 
 @node_command("agent")
 @click.option("--allow", "allow_file", type=click.Path(path_type=Path), help="File of what may be published from here.")
-async def main(options: NodeOptions, allow_file: Path | None) -> None:
+@manage_firewall_option
+async def main(options: NodeOptions, allow_file: Path | None, *, manage_firewall: bool) -> None:
     """Carry the visitors of the gateways to the private services of this site."""
     networks = await host_networks(options.interface)
-    enrolment = options.state.enrolment() or await enrol(options.state, options.join_token(), networks=tuple(networks))
+    enrolment = await options.enrolled(networks=tuple(networks))
     node = enrolment.node
     subnet = parse_network(node.subnet)
     if not isinstance(subnet, IPv4Network):
@@ -71,9 +73,15 @@ async def main(options: NodeOptions, allow_file: Path | None) -> None:
             device, model, gateways, feeds.holdings[0].records, lambda: own_exchange(options.state),
             rotator.serve, station.emit.warn, missed=rotator.doubt, greet=greeter.greet,
         )  # fmt: skip
+        traffic = AgentTraffic(model, options.interface)
+        firewalls = Firewalls(traffic, manage_firewall, station.emit.report_soon, station.emit.warn)
+        station.emit.found = firewalls.errors
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
         new_key = partial(make_key, device, options.state, enrolment, listen_port=0)
-        await station.run(agent, feeds, warnings, rotator, new_key=new_key, silence=direct.run, greet=greeter.run)
+        await station.run(
+            agent, feeds, warnings, rotator, new_key=new_key,
+            silence=direct.run, greet=greeter.run, firewalls=firewalls.run,
+        )  # fmt: skip
 
 
 def _sections(

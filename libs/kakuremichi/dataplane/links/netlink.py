@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
 NETLINK_GENERIC = 16
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x4, 0x10
@@ -138,6 +139,26 @@ class NetlinkSocket:
         raise NetlinkError(
             errno.EINTR, f"dump of type {kind}: the table changed during each of {_DUMP_ATTEMPTS} attempts"
         )
+
+    async def transaction(self, begin: Request, inside: Sequence[Request], end: Request) -> None:
+        """All of `inside` or nothing of it, between the messages that frame it. Raises NetlinkError."""
+        async with self._turn, self._whole_answer():
+            requests = (begin, *inside, end)
+            first = self._sequence + 1
+            self._sequence += len(requests)
+            waited = set(range(first + 1, first + 1 + len(inside)))  # only newer kernels acknowledge the frame
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(_ANSWER_S):
+                packed = (_pack(request, first + index) for index, request in enumerate(requests))
+                await loop.sock_sendall(self._socket, b"".join(packed))
+                while waited:
+                    data = memoryview(await loop.sock_recv(self._socket, _RECEIVE_BYTES))
+                    for kind, flags, sequence, body in _messages(data):
+                        if kind == _NLMSG_ERROR and sequence >= first:
+                            if (error := _error_of(flags, body)) is not None:
+                                raise error
+                            waited.discard(sequence)
+        self.discard()
 
     async def receive(self) -> list[Answer]:
         """The next messages of the groups joined. Raises OSError with ENOBUFS when some were lost."""

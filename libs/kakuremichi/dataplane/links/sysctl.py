@@ -36,6 +36,21 @@ def ensure(settings: Mapping[str, str], root: Path = PROC_SYS) -> tuple[Setting,
     return tuple(Setting(name, value, _ensure(root / name, name, value)) for name, value in settings.items())
 
 
+def at_least(settings: Mapping[str, int], root: Path = PROC_SYS) -> tuple[Setting, ...]:
+    """Raise what is lower, leave what is higher; one result each, in order."""
+    return tuple(
+        Setting(name, str(value), None if _is_at_least(root / name, value) else _ensure(root / name, name, str(value)))
+        for name, value in settings.items()
+    )
+
+
+def _is_at_least(path: Path, value: int) -> bool:
+    try:
+        return int(_read(path)) >= value
+    except (OSError, ValueError):
+        return False
+
+
 def _ensure(path: Path, name: str, value: str) -> str | None:
     try:
         if _read(path) == value:
