@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import shutil
 import sys
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, SERVICES,
 from kakuremichi.fleet.visitor import fetch_all
 from kakuremichi.lab.units import Unit
 from support import truth, visits
-from support.fleet import drop, eventually, get, put
+from support.fleet import come_back, drop, eventually, forget, get, put
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
 
@@ -275,19 +274,3 @@ async def test_a_new_agent_at_run_time_serves_at_once(fleet: Fleet) -> None:
     finally:
         drop(fleet, "/agents/app-b?cascade=true")
         await forget(fleet, "app-b")
-
-
-async def come_back(fleet: Fleet, name: str) -> None:
-    """The removed node as a new one: another key, another enrolment, under the old name."""
-    await forget(fleet, name)
-    await (fleet.start_gateway(name) if name.startswith("gw") else fleet.start_agent(name))
-    await fleet.all_live([name])
-
-
-async def forget(fleet: Fleet, name: str) -> None:
-    known = await fleet.units.status()
-    for unit in (name, f"haproxy-{name}", f"wg-{name}"):
-        if unit in known:
-            await fleet.units.stop(unit)
-    shutil.rmtree(fleet.node_host(name).directory)
-    fleet.lab.run(name, ["nft", "delete", "table", "inet", "kakuremichi"])
