@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import changes, fleet_size, processes, tcp, web
+from bench import changes, cold_start, enrolments, fleet_size, processes, revocation, rotation, tcp, web
 from bench.harness import Book, Figure, print_lines, progress, read_goals
 from bench.stage import Stage, open_stage
 from kakuremichi.runtime.logs import setup_logs
@@ -32,8 +32,14 @@ MEASUREMENTS = (
     Measurement(("http_requests_ratio",), partial(web.measure, scheme="http")),
     Measurement(("https_requests_ratio",), partial(web.measure, scheme="https")),
     Measurement(("applied_on_3_gateways_p99",), changes.measure, within_s=240),
+    Measurement(("agent_rotation_failed", "agent_rotation_added_latency"), rotation.agent),
+    Measurement(("gateway_rotation_failed",), rotation.gateway),
+    Measurement(("enrolments_per_second",), enrolments.measure),
+    Measurement(("revocation_last_gateway",), revocation.measure),
     Measurement(("one_change_2000_agents_ratio",), fleet_size.one_change, within_s=300),
-    Measurement(("cold_start_2000_agents", "cold_start_2000_agents_memory"), fleet_size.cold_start, within_s=300),
+    # Before the services of the next one: they are work that would hide the price of the signatures.
+    Measurement(("cold_start_verified_ratio",), cold_start.verified_ratio, within_s=600),
+    Measurement(("cold_start_2000_agents", "cold_start_2000_agents_memory"), cold_start.cold_start, within_s=300),
     Measurement(("reconciler_subprocesses",), processes.measure),
 )
 

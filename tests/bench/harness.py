@@ -3,7 +3,7 @@
 import statistics
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,18 +16,27 @@ PAIRS = 7
 
 
 class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a figure has to reach: one bound, or `figure_only`, said aloud so that no bound is forgotten in silence."""
+
     unit: str
     what: str
     at_least: float | None = None
     at_most: float | None = None
+    figure_only: bool = False
+
+    def __post_init__(self) -> None:
+        if [self.at_least is not None, self.at_most is not None, self.figure_only].count(True) != 1:
+            raise ValueError("needs exactly one of at_least, at_most and figure_only")
 
     def met(self, value: float | None) -> bool:
-        """No value is not met: a figure that was skipped or could not be taken does not pass."""
+        """No value is not met: a figure that was skipped or could not be taken does not pass, with or without bound."""
         if value is None:
             return False
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     def text(self) -> str:
+        if self.figure_only:
+            return "none, figure only"
         return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
 
 
@@ -92,15 +101,17 @@ def read_goals() -> dict[str, Goal]:
     return msgspec.convert(tomllib.loads(GOALS.read_text()), dict[str, Goal])
 
 
-def ratio(name: str, ours: Callable[[], float], baseline: Callable[[], float], *, pairs: int = PAIRS) -> Figure:
+async def ratio(
+    name: str, ours: Callable[[], Awaitable[float]], baseline: Callable[[], Awaitable[float]], *, pairs: int = PAIRS
+) -> Figure:
     """ours ÷ baseline, the median of interleaved pairs; which of the two goes first alternates."""
     samples = []
     for number in range(pairs):
         order = (ours, baseline) if number % 2 == 0 else (baseline, ours)
-        first, second = order[0](), order[1]()
+        first, second = await order[0](), await order[1]()
         mine, theirs = (first, second) if number % 2 == 0 else (second, first)
         samples.append(mine / theirs)
-        progress(f"{name} pair {number + 1} of {pairs}: {mine:,.0f} ÷ {theirs:,.0f} = {samples[-1]:.3f}")
+        progress(f"{name} pair {number + 1} of {pairs}: {mine:,.2f} ÷ {theirs:,.2f} = {samples[-1]:.3f}")
     return Figure(name, statistics.median(samples), samples)
 
 

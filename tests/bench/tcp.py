@@ -42,13 +42,11 @@ async def measure(stage: Stage) -> list[Figure]:
     gateway = stage.lab.address("gw1")
     for address in (gateway, BARE):
         await asyncio.to_thread(wait_until, f"{address}:{PORT}", partial(answers, stage.lab, address, PORT))
-    figure = await asyncio.to_thread(
-        ratio,
-        "tcp_through_gateway_ratio",
-        lambda: megabits(stage.lab, gateway),
-        lambda: megabits(stage.lab, BARE),
-    )
-    return [figure]
+
+    async def take(address: str) -> float:
+        return await asyncio.to_thread(megabits, stage.lab, address)
+
+    return [await ratio("tcp_through_gateway_ratio", lambda: take(gateway), lambda: take(BARE))]
 
 
 def megabits(lab: Lab, address: str) -> float:

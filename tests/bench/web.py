@@ -31,11 +31,14 @@ async def measure(stage: Stage, *, scheme: str) -> list[Figure]:
     for port in (OURS[scheme], STATIC_PORTS[scheme]):
         ready = partial(answers, stage.lab, stage.lab.address("gw1"), port)
         await asyncio.to_thread(wait_until, f"gw1:{port}", ready)
-    figure = await asyncio.to_thread(
-        ratio,
+
+    async def take(url: str) -> float:
+        return await asyncio.to_thread(requests_per_second, stage.lab, url)
+
+    figure = await ratio(
         f"{scheme}_requests_ratio",
-        lambda: requests_per_second(stage.lab, f"{scheme}://{SERVICE.host_name}/"),
-        lambda: requests_per_second(stage.lab, f"{scheme}://{SERVICE.host_name}:{STATIC_PORTS[scheme]}/"),
+        lambda: take(f"{scheme}://{SERVICE.host_name}/"),
+        lambda: take(f"{scheme}://{SERVICE.host_name}:{STATIC_PORTS[scheme]}/"),
     )
     return [figure]
 

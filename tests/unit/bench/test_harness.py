@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,15 @@ from bench.spans import Span, Trace, rows_of, steps_of
 
 AT_LEAST = Goal(unit="ratio", what="", at_least=0.9)
 AT_MOST = Goal(unit="ms", what="", at_most=25)
+FIGURE_ONLY = Goal(unit="1/s", what="", figure_only=True)
 
 
 class TestGoals:
-    def test_each_has_one_bound_a_unit_and_a_sentence(self) -> None:
+    def test_each_has_a_unit_and_a_sentence(self) -> None:
         goals = read_goals()
 
         assert goals
         for name, goal in goals.items():
-            assert (goal.at_least is None) != (goal.at_most is None), name
             assert goal.unit, name
             assert goal.what, name
 
@@ -38,10 +39,22 @@ class TestGoals:
             (AT_MOST, 25.01, False),
             (AT_LEAST, None, False),
             (AT_MOST, None, False),
+            (FIGURE_ONLY, 0.0, True),
+            (FIGURE_ONLY, None, False),
         ],
     )
     def test_the_bound_itself_is_met_and_no_value_is_not(self, goal: Goal, value: float | None, met: bool) -> None:
         assert goal.met(value) is met
+
+    @pytest.mark.parametrize(
+        "bounds", [{}, {"at_least": 1.0, "at_most": 2.0}, {"at_most": 2.0, "figure_only": True}], ids=str
+    )
+    def test_one_without_or_with_two_bounds_is_refused(self, bounds: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="exactly one of at_least, at_most and figure_only"):
+            Goal(unit="ms", what="", **bounds)
+
+    def test_a_figure_without_bound_says_so_where_the_goal_stands(self) -> None:
+        assert (AT_LEAST.text(), AT_MOST.text(), FIGURE_ONLY.text()) == ("≥ 0.9", "≤ 25", "none, figure only")
 
 
 class TestBook:
@@ -80,15 +93,15 @@ class TestBook:
 
 
 class TestRatio:
-    def test_it_is_the_median_of_pairs_of_which_each_goes_first_in_turn(self) -> None:
+    async def test_it_is_the_median_of_pairs_of_which_each_goes_first_in_turn(self) -> None:
         order = []
         ours, baseline = iter([10.0, 20.0, 90.0]), iter([10.0, 10.0, 10.0])
 
-        def take(name: str, values: Iterator[float]) -> float:
+        async def take(name: str, values: Iterator[float]) -> float:
             order.append(name)
             return next(values)
 
-        figure = ratio("a", lambda: take("ours", ours), lambda: take("baseline", baseline), pairs=3)
+        figure = await ratio("a", lambda: take("ours", ours), lambda: take("baseline", baseline), pairs=3)
 
         assert figure.value == 2.0
         assert figure.samples == [1.0, 2.0, 9.0]
