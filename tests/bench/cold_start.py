@@ -25,8 +25,8 @@ from kakuremichi.lab import namespaces
 from kakuremichi.lab.record import start_time
 from kakuremichi.model.ids import NodeId
 from kakuremichi.wire import subjects
-from kakuremichi.wire.codec import decode
-from kakuremichi.wire.requests import Report
+from kakuremichi.wire.codec import decode_any
+from kakuremichi.wire.requests import AnyReport, Report
 from kakuremichi_portal.registry import Registry
 
 STARTS = 3
@@ -134,7 +134,7 @@ async def _hear_applied(stage: Stage, listening: threading.Event) -> float:
 
         async def hear(message: Message) -> None:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)
-            report = decode(message.data, Report)
+            report: Report = decode_any(message.data, AnyReport, name="report")
             cursors = {cursor.feed: cursor.feed_seq for cursor in report.cursors}
             if not done.done() and not report.errors and cursors.get(POOL_FEED, 0) >= wanted:
                 done.set_result(now)

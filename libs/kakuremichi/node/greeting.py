@@ -6,7 +6,8 @@ set anew tries at once.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 import structlog
@@ -26,15 +27,28 @@ PAUSES_S = (0.3, 0.6, 1.2, 2.4)
 class Greeter:
     """`redo` makes the worker look at these keys again, so that peers are set in one place only."""
 
-    def __init__(self, device: Device, section: PeerSection, redo: Callable[[Iterable[Key]], None]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        section: PeerSection,
+        redo: Callable[[Iterable[Key]], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
         self._device, self._section, self._redo = device, section, redo
-        self._tries: dict[PublicKey, int] = {}  # of peers that were set and may still be silent
+        # Of peers that may still be silent: how often each was tried, and since when a handshake counts.
+        self._tries: dict[PublicKey, tuple[int, float]] = {}
         self._woken = asyncio.Event()
         section.on_set = self._begin
 
     async def greet_all(self) -> None:
-        """Our own key is another one: every peer is set anew, so that each hears of us at once."""
-        await self.greet(frozenset(self._section.given))
+        """Our own key is another one: every peer hears of us at once. What they have under way still arrives."""
+        peers, since = list(self._section.given.values()), self._now()
+        try:
+            await self._section.peers.nudge(peers)
+        except DeviceError as error:
+            log.warning("peers not greeted", reason=str(error))
+        self._begin({peer.public_key for peer in peers}, since)
 
     async def greet(self, nodes: AbstractSet[NodeId]) -> None:
         """Set these peers anew; sessions that they have with us end."""
@@ -43,8 +57,9 @@ class Greeter:
         self._redo((self._section.kind, str(node)) for node in given)
         self._begin({peer.public_key for peer in given.values()})
 
-    def _begin(self, keys: AbstractSet[PublicKey]) -> None:
-        self._tries |= dict.fromkeys(keys, 0)
+    def _begin(self, keys: AbstractSet[PublicKey], since: float = 0.0) -> None:
+        """Watch these until they have a handshake that is newer than `since` (Unix seconds)."""
+        self._tries |= dict.fromkeys(keys, (0, since))
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -56,17 +71,17 @@ class Greeter:
                 woken.cancel()
                 self._woken.clear()
                 while self._tries and not stop.is_set():
-                    await asyncio.wait({stopped}, timeout=PAUSES_S[min(self._tries.values())])
+                    await asyncio.wait({stopped}, timeout=PAUSES_S[min(self._tries.values())[0]])
                     await self._try_again()
         finally:
             stopped.cancel()
 
     async def _try_again(self) -> None:
         young = dict(self._tries)
-        silent = await self._silent(young.keys())
-        for key, tries in young.items():
+        silent = await self._silent({key: since for key, (_, since) in young.items()})
+        for key, (tries, since) in young.items():
             if key in silent.values() and tries + 1 < len(PAUSES_S):
-                self._tries[key] = tries + 1
+                self._tries[key] = tries + 1, since
             else:
                 del self._tries[key]
         if silent:
@@ -74,8 +89,11 @@ class Greeter:
             self._section.renew(silent)
             self._redo((self._section.kind, str(node)) for node in silent)
 
-    async def _silent(self, keys: AbstractSet[PublicKey]) -> dict[NodeId, PublicKey]:
-        """Of these peers, those that never had a handshake. An engine that does not answer is the worker's matter."""
+    async def _silent(self, keys: Mapping[PublicKey, float]) -> dict[NodeId, PublicKey]:
+        """Of these peers, those without a handshake since the given moment.
+
+        An engine that does not answer is the worker's matter.
+        """
         try:
             states = (await self._device.read()).peers
         except DeviceError:
@@ -85,5 +103,5 @@ class Greeter:
             for node, peer in self._section.given.items()
             if peer.public_key in keys
             and (state := states.get(peer.public_key)) is not None
-            and state.last_handshake is None
+            and (state.last_handshake is None or state.last_handshake < keys[peer.public_key])
         }

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span
+from opentelemetry.trace import Link, Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kakuremichi.reconcile.follower import Applied
@@ -27,6 +27,7 @@ _propagator = TraceContextTextMapPropagator()
 
 FULL_COMPARE_S = 600.0
 RETRY_S = (0.5, 60.0)
+MOST_TIMINGS = 32  # in a report
 EVERYTHING = "*"  # the key of an error that concerns a whole section
 
 Errors = Mapping[Key, str]
@@ -49,8 +50,8 @@ class Node(Protocol):
         """Take these keys' records into the desired state and say how to make them true. Pure but for that."""
         ...
 
-    def plan_all(self) -> Plan:
-        """Compare everything that is desired with everything that is really there."""
+    def plan_all(self, keys: frozenset[Key]) -> Plan:
+        """Compare everything that is desired with everything that is really there. `keys` have changed meanwhile."""
         ...
 
 
@@ -61,6 +62,8 @@ class Done:
     cursors: Mapping[str, int]  # feed → feed_seq that is applied
     errors: Errors  # all that stand, not only this pass's
     timings: tuple[Timing, ...]
+    received_ns: tuple[int, ...] = ()  # of each timing, time.monotonic_ns
+    span: SpanContext | None = None  # of the pass: its report is the next step of the same trace
 
 
 class Worker:
@@ -117,20 +120,20 @@ class Worker:
         self._todo, self._whole, self._retry = [], False, frozenset()
         keys = retry.union(*(applied.change.keys for applied in batch))
         with _spans(batch) as span:
-            plan = self._node.plan(keys)
-            if whole:
-                plan = self._node.plan_all()
+            # Either, not both: each verifies every signature that it meets.
+            plan = self._node.plan_all(keys) if whole else self._node.plan(keys)
             decided_ns = time.monotonic_ns()
             errors = dict(plan.refused)
             for section, perform in plan.steps:
                 with tracer.start_as_current_span(section):
                     errors.update(await perform())
             span.set_attribute("kakuremichi.errors", len(errors))
-            self._settle(batch, plan, errors, whole=whole, decided_ns=decided_ns)
+            self._settle(batch, plan, errors, whole=whole, decided_ns=decided_ns, span=span.get_span_context())
 
     def _settle(
-        self, batch: list[Applied], plan: Plan, errors: dict[Key, str], *, whole: bool, decided_ns: int
-    ) -> None:
+        self, batch: list[Applied], plan: Plan, errors: dict[Key, str], *, whole: bool, decided_ns: int,
+        span: SpanContext,
+    ) -> None:  # fmt: skip
         done_ns = time.monotonic_ns()
         if whole:
             self._errors = errors
@@ -161,7 +164,9 @@ class Worker:
                 feeds={applied.feed: applied.feed_seq for applied in batch},
                 took_ms=round((done_ns - min(applied.received_ns for applied in batch)) / 1e6, 2),
             )
-        self._on_done(Done(dict(self._cursors), dict(self._errors), timings[-32:]))
+        received_ns = tuple(applied.received_ns for applied in batch)[-MOST_TIMINGS:]
+        caused = span if any(applied.traceparent for applied in batch) else None
+        self._on_done(Done(dict(self._cursors), dict(self._errors), timings[-MOST_TIMINGS:], received_ns, caused))
 
     def _try_again(self, keys: frozenset[Key]) -> None:
         left = keys & self._errors.keys()

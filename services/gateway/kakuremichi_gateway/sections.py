@@ -34,9 +34,9 @@ class Gateway:
         self._to_cut |= dirty.cut
         return Plan(dirty.scope | keys, dirty.errors, self._steps(dirty))
 
-    def plan_all(self) -> Plan:
+    def plan_all(self, keys: frozenset[Key]) -> Plan:
         wanted = dict(self.holding.records())
-        keys = wanted.keys() | {("agent-peer", str(node)) for node in self.model.agents}
+        keys |= wanted.keys() | {("agent-peer", str(node)) for node in self.model.agents}
         keys |= {("route", str(service)) for service in self.model.routes}
         dirty = self.model.take((key, self.direct.prefer(key, wanted.get(key))) for key in sorted(keys))
         self._to_cut |= dirty.cut

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -134,3 +135,48 @@ async def test_a_peer_that_went_meanwhile_is_not_set_again() -> None:
 
     assert (await engine.read()).peers == {}
     assert dict(section.given) == {}
+
+
+class Changed(Engine):
+    """Our key has changed: each peer answers from the n-th word on, a keepalive that begins or a peer set anew."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__({})
+        self._words, self.words = words, 0
+
+    async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
+        for step in steps:
+            if isinstance(step, SetPeer):
+                before = self._peers.get(step.peer.public_key)
+                self.words += bool(step.peer.keepalive_s) and not (before and before.keepalive_s)
+            await super().apply([step])
+        return tuple(Outcome(step) for step in steps)
+
+    def _handshake(self, key: PublicKey) -> float | None:
+        return 1000.0 if self.words >= 1 + self._words else 900.0  # at 900 with our former key
+
+
+@pytest.mark.parametrize(("words", "removals"), [(1, 0), (2, 1), (3, 2)])
+async def test_peers_hear_of_a_new_key_of_ours_without_losing_what_they_have_under_way(
+    words: int, removals: int
+) -> None:
+    speaking = replace(PEERS[GW1], keepalive_s=25)
+    engine = Changed(words)
+    section = PeerSection("gateway-peer", PeerReconciler(engine), {GW1: speaking}.get)
+    await section.bring([GW1])
+    passes: set[asyncio.Task[object]] = set()
+
+    def redo(keys: Iterable[Key]) -> None:
+        passes.add(asyncio.ensure_future(section.bring([NodeId(name) for _, name in keys])))
+
+    greeter, stop = Greeter(engine, section, redo, now=lambda: 950.0), asyncio.Event()
+    task = asyncio.create_task(greeter.run(stop))
+    await greeter.greet_all()
+    await asyncio.sleep(0.2)
+    stop.set()
+    await task
+    await asyncio.gather(*passes)
+
+    assert sum(isinstance(step, RemovePeer) for step in engine.steps) == removals
+    assert dict(section.given) == {GW1: speaking}
+    assert (await engine.read()).peers[speaking.public_key].peer.keepalive_s == 25

@@ -36,7 +36,7 @@ class SlowNode:
 
         return Plan(keys, {}, [("section", perform)])
 
-    def plan_all(self) -> Plan:
+    def plan_all(self, keys: frozenset[Key]) -> Plan:
         self.wholes += 1
         return Plan(frozenset(), {}, [])
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from kakuremichi.dataplane.wireguard.claims import Claims, refusal
 from kakuremichi.dataplane.wireguard.desired import Peer, Peers
@@ -56,6 +57,20 @@ class PeerReconciler:
                 self._claims.claim(before[key])  # it stays as it was, so what it has is still taken
             believed = {**before, **{key: Peer(key, frozenset()) for key in revoked}}
             return await self._apply(believed, after, revoked, refused)
+
+    async def nudge(self, peers: Iterable[Peer]) -> tuple[Outcome, ...]:
+        """Make the engine say something to each peer at once: a keepalive that is turned off and on again is sent.
+
+        Unlike setting a peer anew this ends no session, so what the peer has under way still arrives.
+        """
+        steps = [
+            SetPeer(replace(peer, endpoint=None, keepalive_s=seconds))
+            for peer in peers
+            if peer.keepalive_s
+            for seconds in (0, peer.keepalive_s)
+        ]
+        async with self._turn:
+            return await self._device.apply(steps)
 
     async def _settled(self, states: Mapping[PublicKey, PeerState], desired: Peers) -> Peers:
         actual: dict[PublicKey, Peer] = {}
