@@ -8,7 +8,7 @@ import asyncpg
 
 from support.real_registry import World, tcp
 
-WRITERS, WRITES_EACH = 16, 12
+WRITERS, WRITES_EACH = 16, 8
 
 # Every fifth commit takes 30 ms longer, with everything done but not yet to be seen.
 SLOW_COMMITS = """
@@ -70,7 +70,7 @@ async def test_a_reader_of_the_log_misses_none_while_writers_commit_at_random(re
         writing = asyncio.gather(*(writer(number) for number in range(WRITERS)))
         while not writing.done():
             await reader.read(reading)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
         await writing
         await reader.read(reading)
         rows = await reading.fetch("select seq, topic from event_log order by seq")
