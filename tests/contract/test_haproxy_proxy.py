@@ -11,7 +11,8 @@ import pytest
 from kakuremichi.dataplane.haproxy.book import Book
 from kakuremichi.dataplane.haproxy.client import ProxyUnavailableError
 from kakuremichi.dataplane.haproxy.commands import is_busy
-from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server, Tuning
+from kakuremichi.dataplane.haproxy.config import Settings
+from kakuremichi.dataplane.haproxy.desired import HttpService, Server
 from kakuremichi.dataplane.haproxy.diff import (
     Actual,
     ActualServer,
@@ -28,7 +29,7 @@ from kakuremichi.dataplane.haproxy.diff import (
 )
 from kakuremichi.dataplane.haproxy.files import Files, Layout
 from kakuremichi.dataplane.haproxy.memory import MemoryProxy
-from kakuremichi.dataplane.haproxy.pool import Pool
+from kakuremichi.dataplane.haproxy.pool import Pools
 from kakuremichi.dataplane.haproxy.proxy import Haproxy, Outcome, Proxy
 from kakuremichi.model.addresses import parse_address
 from kakuremichi.model.ids import ServiceId
@@ -47,7 +48,7 @@ class Subject:
     stop: Callable[[], Awaitable[None]]
 
     def files(self, *services: HttpService) -> Files:
-        book = Book(Frontend(), Tuning(), self.layout, Pool(4))
+        book = Book(Settings(self.layout), Pools.of(4, 0))
         for service in services:
             book.put(service)
         return book.files()
@@ -112,6 +113,21 @@ async def test_servers_and_routes_are_read_back_as_they_were_set(subject: Subjec
     part = await subject.proxy.read_part((0, 3), ("a.test", "b.test"))
     assert part.servers == {0: held, 3: {}}
     assert part.routes == {"a.test": {ROUTE}}
+
+
+async def test_each_kind_of_route_key_stands_for_itself(subject: Subject) -> None:
+    """A prefix that is asked for is not answered with a shorter one that visitors would be led by."""
+    keys = ["a.test", "*.a.test", "a.test/", "a.test/api", "a.test/api/", "a.test/$&(1)!~+,=:@*/"]
+    for key in keys:
+        assert (await subject.proxy.read_part((), (key,))).routes == {}
+        (added,) = await subject.proxy.apply([AddMap(key, ROUTE)])
+        assert added.error is None
+    everything = {key: frozenset({ROUTE}) for key in keys}
+
+    assert (await subject.proxy.read()).routes == everything
+    assert (await subject.proxy.read_part((), (*keys, "a.test/api/v1/", "b.test"))).routes == everything
+    await subject.proxy.apply([DelMap(key) for key in keys])
+    assert (await subject.proxy.read()).routes == {}
 
 
 async def test_a_change_is_worked_out_from_what_is_there_and_applied(subject: Subject) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from kakuremichi.fleet.lab_fleet import Fleet, fleet_in
 from support.fleet import KEEPER_HOST, Place, running_fleet, tidy
+from support.history import fleet_folds_into_its_tables
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,9 @@ def place() -> Iterator[Place]:
 async def fleet(place: Place) -> AsyncIterator[Fleet]:
     """Three gateways, three agents and the four services of the demo, all as the registry says.
 
-    A test may publish what it likes and break what it mends again.
+    A test may publish what it likes and break what it mends again. Afterwards the log folds into the tables.
     """
     async with fleet_in(place.lab, place.directory, keeper_host=KEEPER_HOST) as fleet:
         yield fleet
         await tidy(fleet)
+        await fleet_folds_into_its_tables(fleet)

@@ -3,8 +3,9 @@
 import asyncio
 import http.client
 import json
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 import pytest
 
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, Fleet
+from kakuremichi.lab.units import Unit
 from kakuremichi.runtime.tls import client_context
 from support.fleet import get
+from support.processes import processes_with
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]  # whoever comes first starts the fleet
 
+RECEIVER = Path(__file__).parents[1] / "support" / "otlp_receiver.py"
+COLLECTOR_PORT = 4318
 SECTIONS = {"http": "haproxy", "tcp": "nftables"}
 
 
@@ -139,3 +144,129 @@ async def test_the_event_and_the_log_lines_carry_the_same_trace_id(fleet: Fleet)
     for process, path in logs.items():
         lines = [json.loads(line) for line in path.read_text().splitlines() if trace_id in line]
         assert [line["event"] for line in lines if line["trace_id"] == trace_id], process
+
+
+async def sooner_or_later(
+    found: Callable[[], Any], lacks: Callable[[], object] = lambda: "", *, within_s: float = 30
+) -> Any:
+    """What `found` gives once it gives something; `lacks` is for the sentence if it never does."""
+    deadline = time.monotonic() + within_s
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"it did not come: {lacks()}"
+        await asyncio.sleep(0.1)
+    return result
+
+
+async def test_the_portal_itself_shows_the_trace_and_the_way_to_each_node(fleet: Fleet) -> None:
+    trace_id, answer = write(
+        fleet, "shown", {"kind": "tcp", "port": 7702, "targets": [{"agent": "site-a", "port": 8080}]}
+    )
+    wanted = {(node, step) for node in (*GATEWAYS, "site-a") for step in ("apply", "nftables", "report")}
+    wanted |= {("registry", "registry transaction"), ("portal", "PUT /api/v1/services/{name}")}
+
+    def kept() -> Any:
+        trace = get(fleet, f"/traces/{trace_id}")
+        return trace if wanted <= {(span["process"], span["name"]) for span in trace["spans"]} else None
+
+    trace = await sooner_or_later(kept)
+    reports = [span for span in trace["spans"] if span["name"] == "process report.*"]
+    assert {"portal", "registry"} <= {span["process"] for span in reports}
+    by_id = {span["span_id"]: span for span in trace["spans"]}
+    (root,) = [span for span in trace["spans"] if span["parent_id"] not in by_id]
+    assert (root["process"], root["name"]) == ("portal", "PUT /api/v1/services/{name}")
+
+    way = get(fleet, f"/events/{answer['seq']}/propagation")
+    assert (way["trace_id"], way["pending"], way["offline"]) == (trace_id, 0, 0)
+    assert {row["node"] for row in way["nodes"]} == {*GATEWAYS, "site-a"}
+    for row in way["nodes"]:
+        assert row["state"] == "applied"
+        assert [stage["name"] for stage in row["stages"]] == ["deliver", "decide", "apply", "report"]
+        assert [stage["start_ms"] for stage in row["stages"][1:]] == [stage["end_ms"] for stage in row["stages"][:-1]]
+        assert 0 < row["applied_ms"] <= row["stages"][-1]["end_ms"]
+    figures = get(fleet, "/propagation?limit=10")
+    assert figures["samples"] >= len(way["nodes"])
+    assert [stage["name"] for stage in figures["stages"]] == ["deliver", "decide", "apply", "report"]
+
+
+@pytest.fixture
+async def collected(fleet: Fleet) -> AsyncIterator[Path]:
+    """The file of a collector that services and nodes send their spans to; they are as before afterwards."""
+    file = fleet.directory / "collected.jsonl"
+    address = fleet.lab.address("control")
+    argv = (sys.executable, str(RECEIVER), address, str(COLLECTOR_PORT), str(file))
+    receiver = Unit(name="collector", argv=argv, namespace=fleet.lab.namespace("control"))
+    await fleet.units.start(receiver)
+    await sooner_or_later(file.exists)
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}:{COLLECTOR_PORT}",
+        "OTEL_BSP_SCHEDULE_DELAY": "300",
+        "NO_PROXY": address,
+    }
+    try:
+        async with processes_with(fleet, lambda _unit: env):
+            yield file
+    finally:
+        await fleet.units.stop("collector")
+
+
+def received(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def process_of(span: dict[str, Any]) -> str:
+    service = str(span["service"]).removeprefix("kakuremichi-")
+    return str(span["instance"]) if service in ("gateway", "agent") else service
+
+
+@pytest.mark.timeout(240)
+async def test_a_collector_receives_one_trace_with_each_stage_of_each_node(fleet: Fleet, collected: Path) -> None:
+    number = iter(range(100))
+
+    def applied() -> str:
+        body = {
+            "kind": "http",
+            "host": "collected.lab.test",
+            "targets": [{"agent": "site-a", "port": 8100 + next(number)}],
+        }
+        trace_id, answer = write(fleet, "collected", body)
+        everybody = {each["node"] for each in answer["applied"]} >= {*GATEWAYS, "site-a"}
+        return trace_id if everybody and not answer["pending"] else ""
+
+    trace_id = await sooner_or_later(applied, within_s=60)
+    stages = {"process feed.pool.*", "apply", "nftables", "haproxy", "report"}
+    wanted = {(gateway, name) for gateway in GATEWAYS for name in stages}
+    wanted |= {("site-a", name) for name in ("process feed.agent.*", "apply", "nftables", "report")}
+    wanted |= {
+        ("portal", "PUT /api/v1/services/{name}"), ("portal", "process report.*"),
+        ("registry", "registry transaction"), ("registry", "relay publish"), ("registry", "store feed.pool.*"),
+    }  # fmt: skip
+
+    def of_trace() -> list[dict[str, Any]]:
+        return [span for span in received(collected) if span["trace_id"] == trace_id]
+
+    def lacking() -> set[tuple[str, str]]:
+        return wanted - {(process_of(span), span["name"]) for span in of_trace()}
+
+    await sooner_or_later(lambda: not lacking(), lacking)
+    spans = of_trace()
+    by_id = {span["span_id"]: span for span in spans}
+    (root,) = [span for span in spans if span["parent_id"] not in by_id]
+    assert (process_of(root), root["name"]) == ("portal", "PUT /api/v1/services/{name}")
+    assert [span for span in spans if span["error"]] == []
+    for gateway in GATEWAYS:
+        report = next(span for span in spans if (process_of(span), span["name"]) == (gateway, "report"))
+        assert by_id[report["parent_id"]]["name"] == "apply"
+
+    with fleet.api() as api:
+        api.post("/agents/site-a/rotate", {})
+
+    def rotated() -> list[dict[str, Any]]:
+        """The announcement begins a trace of its own: by way of the keyring into WireGuard on every gateway."""
+        spans = received(collected)
+        for each in {span["trace_id"] for span in spans if span["name"] == "process req.keyring.announce.*"}:
+            found = [span for span in spans if span["trace_id"] == each]
+            if {(gateway, "wireguard") for gateway in GATEWAYS} <= {(process_of(s), s["name"]) for s in found}:
+                return found
+        return []
+
+    assert {"site-a", "keyring", "registry", *GATEWAYS} <= {process_of(span) for span in await sooner_or_later(rotated)}

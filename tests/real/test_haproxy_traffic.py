@@ -5,20 +5,16 @@ import hashlib
 import io
 import ssl
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server, ServiceState
 from kakuremichi.dataplane.haproxy.stats import read_stats
 from kakuremichi.model.ids import ServiceId
 from support.haproxy import LOOPBACK, Gateway, ask, gateway, get, knocking, pattern, service, status, targets, until
+from support.haproxy_upstreams import certificate
 
 
 @pytest.fixture
@@ -169,30 +165,6 @@ async def test_a_configuration_that_haproxy_refuses_changes_nothing(
         assert "refused the new configuration" in report.errors[0]
         assert await rig.processes() == before
         assert await status(rig.port, get("a.test")) == 200
-
-
-def certificate(folder: Path, *names: str) -> Path:
-    """A self-signed certificate with its key in one PEM file, as HAProxy wants it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = folder / f"{names[0]}.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + encoded)
-    return path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kakuremichi.dataplane.haproxy.config import OWN_PER_MINUTE
+from kakuremichi.dataplane.haproxy.visitors import OWN_PER_MINUTE
 from kakuremichi.dataplane.haproxy.desired import Frontend
 from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.node.direct import DirectRefusedError

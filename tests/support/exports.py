@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 from nacl.signing import SigningKey
 
+from golden.test_wire import FACTS
 from kakuremichi.audit import export
 from kakuremichi.audit.chain import LogRow, row_hash
 from kakuremichi.audit.merkle import root_of
@@ -64,11 +65,11 @@ def published(name: str, host: str, agent: str) -> facts.ServicePublished:
 
 
 def every_kind() -> list[facts.Fact]:
-    """A history with each kind of fact."""
+    """A history with each kind of fact; those that lead nowhere are the golden ones."""
     agent = {"node_id": "site-a", "role": "agent", "pool": "main"}
     key = text(b"site-a".ljust(32, b"k"))
     renewed = text(encode(certificate_of("site-a", "agent", SigningKey(b"a" * 32), 2)))
-    return [
+    history = [
         *enrolment("gw1", "gateway", "aaaaaaaaaaaa", GATEWAY_KEY),
         *enrolment("site-a", "agent", "bbbbbbbbbbbb", SigningKey(b"a" * 32)),
         published("wiki", "wiki.example.com", "site-a"),
@@ -86,6 +87,7 @@ def every_kind() -> list[facts.Fact]:
         facts.NodeRevoked(**agent, epoch=7, identity_key=text(b"i" * 32), services=("wiki",)),  # type: ignore[arg-type]
         facts.NodeRemoved(**agent, epoch=7, services=()),  # type: ignore[arg-type]
     ]  # fmt: skip
+    return [*history, *(fact for fact in FACTS.values() if type(fact) not in map(type, history))]
 
 
 def chained(history: Sequence[facts.Fact], *, seq: int = 0, before: bytes = NO_HASH) -> list[LogRow]:

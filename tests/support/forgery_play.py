@@ -13,7 +13,7 @@ from msgspec import Raw
 from structlog.testing import capture_logs
 
 from kakuremichi.bus.port import Handler, Message
-from kakuremichi.dataplane.haproxy.desired import ServiceRefusedError
+from kakuremichi.dataplane.haproxy.desired import HttpService, ServiceRefusedError
 from kakuremichi.dataplane.nftables.agent import AgentTable, agent_elements
 from kakuremichi.dataplane.nftables.agent import Target as TableTarget
 from kakuremichi.dataplane.nftables.elements import ItemRefusedError, Ports
@@ -35,7 +35,7 @@ from kakuremichi.wire.signing import sign
 from kakuremichi_agent.allow import read_allow
 from kakuremichi_agent.model import AgentModel
 from kakuremichi_gateway.model import GatewayModel
-from kakuremichi_gateway.publishing import L4Section, http_service
+from kakuremichi_gateway.publishing import L4Section, proxied_service
 from support.forger import (
     ANNOUNCEMENTS,
     DEPLOYMENT,
@@ -237,9 +237,10 @@ def check_gateway(victim: Victim) -> None:
 
 def _check_http(facts: Any, at: dict[object, Owner]) -> None:
     try:
-        service = http_service(facts)
+        service = proxied_service(facts)
     except ServiceRefusedError:
         return
+    assert isinstance(service, HttpService)
     for server in service.servers:
         assert {service.host, "*"} & set(at[server.address].hosts), f"{service.host} is not for {server.address}"
 

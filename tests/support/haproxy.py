@@ -29,12 +29,13 @@ LOOPBACK = ip_address("127.0.0.1")
 
 @dataclass
 class Gateway:
-    """`binds` are arguments of the holder; the first one is plain HTTP."""
+    """`binds` are arguments of the holder; the first one is plain HTTP. It runs in `namespace`, if one is named."""
 
     directory: Path
     binds: tuple[str, ...]
     frontend: Frontend
     pool_size: int = 8
+    namespace: str = ""
     holder: "subprocess.Popen[bytes] | None" = None
     reconciler: Reconciler = field(init=False)
     layout: Layout = field(init=False)
@@ -48,7 +49,7 @@ class Gateway:
         return int(self.binds[0].rpartition(":")[2])
 
     def another_reconciler(self) -> Reconciler:
-        return Reconciler(Haproxy(self.layout), self.frontend, self.layout, pool_size=self.pool_size)
+        return Reconciler(Haproxy(self.layout), self.frontend, self.layout, pool_size=self.pool_size, tcp_pool_size=2)
 
     def start_holder(self, *arguments: str) -> None:
         binds = ["--grace", "0.2", *(word for bind in self.binds for word in ("--bind", bind))]
@@ -57,7 +58,8 @@ class Gateway:
 
     def start_command(self, *arguments: str) -> None:
         with (self.directory / "holder.log").open("ab") as log:
-            self.holder = subprocess.Popen([sys.executable, *arguments], stdout=log, stderr=log)
+            inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
+            self.holder = subprocess.Popen([*inside, sys.executable, *arguments], stdout=log, stderr=log)
 
     def end_holder(self, signum: signal.Signals = signal.SIGTERM) -> None:
         if self.holder is not None:
@@ -92,10 +94,10 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(
-    directory: Path, *binds: str, frontend: Frontend | None = None, pool_size: int = 8
+    directory: Path, *binds: str, frontend: Frontend | None = None, pool_size: int = 8, namespace: str = ""
 ) -> AsyncIterator[Gateway]:
     """Started with an empty configuration; stopped with all it started, even if the holder was killed meanwhile."""
-    rig = Gateway(directory, binds, frontend or Frontend(), pool_size)
+    rig = Gateway(directory, binds, frontend or Frontend(), pool_size, namespace)
     await rig.reconciler.full(())
     rig.start_holder()
     try:

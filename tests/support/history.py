@@ -4,7 +4,8 @@ from kakuremichi.audit.chain import LogRow, verify_chain
 from kakuremichi.audit.fold import fold
 from kakuremichi.audit.rows import lines
 from kakuremichi.audit.state import State
-from kakuremichi_registry.database import Database
+from kakuremichi.fleet.lab_fleet import Fleet
+from kakuremichi_registry.database import Database, open_database
 from kakuremichi_registry.store import truth
 
 
@@ -13,6 +14,13 @@ async def log_of(database: Database, until: int) -> list[LogRow]:
     while page := await truth.log_rows(database, len(found), until, 1000):
         found += page
     return found
+
+
+async def fleet_folds_into_its_tables(fleet: Fleet) -> State:
+    """The same for the registry of a fleet in the lab, as its own database tells it."""
+    (unit,) = (unit for unit in fleet.control.units() if unit.name == "registry")
+    async with open_database(unit.env["KAKUREMICHI_DATABASE_URL"]) as database:
+        return await folds_into_its_tables(database)
 
 
 async def folds_into_its_tables(database: Database) -> State:

@@ -29,6 +29,7 @@ PUBLIC, PUBLIC6 = "198.51.100.1", "2001:db8::1"
 AGENT, AGENT6, AGENT_B = IPv4Address("10.1.0.100"), IPv6Address("fd00:1::100"), "10.1.1.100"
 SLOT_ADDRESS, SLOT_ADDRESS6 = "10.1.0.7", "fd00:1::7"
 LAN_HOST = "192.168.7.20"
+IPV6_TRANSPARENT = 75  # linux/in6.h
 SILENCE_S = 0.4  # long enough for a packet through four namespaces of one machine
 
 ADDRESSES = """
@@ -122,10 +123,14 @@ class Net:
         with ThreadPoolExecutor(1) as threads:
             return threads.submit(entered).result()
 
-    def bound(self, host: str, kind: SocketKind, address: str, port: int = 0) -> socket.socket:
+    def bound(
+        self, host: str, kind: SocketKind, address: str, port: int = 0, *, transparent: bool = False
+    ) -> socket.socket:
         def make() -> socket.socket:
             made = socket.socket(AF_INET6 if ":" in address else AF_INET, kind)
             made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            if transparent:  # takes connections to other ports too, if a rule gives it some
+                made.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
             made.bind((address, port))
             made.setblocking(False)
             return made
@@ -148,7 +153,9 @@ class Net:
         return sum(e["counter"]["packets"] for expr in chosen for e in expr if "counter" in e)
 
     @asynccontextmanager
-    async def tcp_server(self, host: str, address: str, port: int, name: str = "") -> AsyncIterator[list[str]]:
+    async def tcp_server(
+        self, host: str, address: str, port: int, name: str = "", *, transparent: bool = False
+    ) -> AsyncIterator[list[str]]:
         """Greets with `name` and echoes lines; yields the list of its clients' addresses."""
         clients: list[str] = []
 
@@ -164,7 +171,9 @@ class Net:
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(serve, sock=self.bound(host, SOCK_STREAM, address, port))
+        server = await asyncio.start_server(
+            serve, sock=self.bound(host, SOCK_STREAM, address, port, transparent=transparent)
+        )
         try:
             yield clients
         finally:

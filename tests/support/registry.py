@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from kakuremichi.bus.memory import MemoryBus
 from kakuremichi.bus.port import Message
 from kakuremichi.wire import subjects
-from kakuremichi.wire.codec import decode, encode
+from kakuremichi.wire.codec import decode, decode_any, encode
 from kakuremichi.wire.records import AnyRecord
-from kakuremichi.wire.requests import Report, ReportAnswer, SnapshotRequest
+from kakuremichi.wire.requests import AnyReport, Report, ReportAnswer, SnapshotRequest
 from kakuremichi.wire.signing import Signed
 from support.feedmaker import FeedMaker
 
@@ -41,7 +41,7 @@ class MemoryRegistry:
         await self.bus.publish(message.reply, encode(self.feed(asked.feed).page(asked.after, self.page_size)))
 
     async def _report(self, message: Message) -> None:
-        report = decode(message.data, Report)
+        report: Report = decode_any(message.data, AnyReport, name="report")
         self.reports.append(report)
         self._heard.set()
         heads = tuple(self.feed(cursor.feed).head() for cursor in report.cursors)

@@ -33,7 +33,7 @@ class Behind:
 
 @dataclass(frozen=True)
 class NodeTruth:
-    """One node. `hosts` maps a name to its servers (address, port); the agents have none."""
+    """One node. `hosts` maps a name, or `:port`, to its servers (address, port) in HAProxy; the agents have none."""
 
     hosts: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     doors: Mapping[Door, Behind] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def wanted(fleet: Fleet) -> Truth:
     with fleet.api() as api:
         gateways, agents, services = (api.get(f"/{kind}")["items"] for kind in ("gateways", "agents", "services"))
     subnets = {agent["name"]: agent["subnet"] for agent in agents}
-    hosts = {service["host"]: _servers(service, subnets) for service in services if service["kind"] == "http"}
+    hosts = {key: _servers(service, subnets) for service in services if (key := _carried(service))}
     doors = dict(_public_door(service, subnets) for service in services if service["port"] and service["targets"])
     agent_peers = {agent["public_key"]: frozenset({f"{_address(agent['subnet'], 100)}/32"}) for agent in agents}
     truth = {gateway["name"]: NodeTruth(hosts, doors, agent_peers, frozenset(subnets.values())) for gateway in gateways}
@@ -90,6 +90,14 @@ async def fingerprint(fleet: Fleet, names: Iterable[str] = (*GATEWAYS, *AGENTS))
             (await Haproxy(Layout(proxy.parent)).running()).pid if proxy.exists() else 0,
         )
     return found
+
+
+def _carried(service: Mapping[str, Any]) -> str:
+    """The key of HAProxy's map that leads to the service; "" if HAProxy has no part in it."""
+    if service["kind"] == "http":
+        return str(service["host"])
+    single = service["kind"] == "tcp" and service["last_port"] in (0, service["port"])
+    return f":{service['port']}" if single and service["targets"] else ""
 
 
 def _servers(service: Mapping[str, Any], subnets: Mapping[str, str]) -> frozenset[tuple[str, int]]:
@@ -160,7 +168,9 @@ def _real_doors(listing: str) -> dict[Door, Behind]:
         allowed.setdefault(mark, set()).add(network if "/" in network else f"{network}/32")
     doors = {}
     for container in ("ports", "ranges"):
-        for (_family, proto, ports), (mark,) in by_container.get(container, ()):
+        for (family, proto, ports), (mark,) in by_container.get(container, ()):
+            if family != "ipv4" or mark not in targets:
+                continue  # HAProxy carries it
             address, *port = targets[mark]
             sources = frozenset(allowed[mark]) if mark in allowed else None
             doors[proto, ports] = Behind(address, int(port[0]) if port else 0, sources)
@@ -173,7 +183,9 @@ def _nft_json(fleet: Fleet, name: str) -> str:
 
 def _without_counters(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_counters(each) for key, each in value.items() if key not in ("counter", "metainfo")}
+        # What the kernel itself enters, per visitor, stands in the sets that have a size.
+        moving = {"counter", "metainfo"} | ({"elem"} if "size" in value else set())
+        return {key: _without_counters(each) for key, each in value.items() if key not in moving}
     if isinstance(value, list):
         return [_without_counters(each) for each in value]
     return value

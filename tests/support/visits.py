@@ -4,8 +4,9 @@ import http.client
 import json
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ TIMEOUT_S = 5.0
 class Answer:
     status: int
     body: bytes
+    headers: dict[str, str] = field(default_factory=dict)  # by lower case name
 
     @property
     def json(self) -> Any:
@@ -30,17 +32,28 @@ def connect(lab: Lab, source: str, address: str, port: int, timeout: float = TIM
 
 
 def http_get(
-    lab: Lab, gateway: str, host: str, path: str = "/", *, source: str = "visitor", trusted: Path | None = None
+    lab: Lab,
+    gateway: str,
+    host: str,
+    path: str = "/",
+    *,
+    source: str = "visitor",
+    trusted: Path | None = None,
+    address: str = "",
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> Answer:
-    """One GET over a new connection; HTTPS with the CA file `trusted`, certificate and name checked."""
-    address = lab.address(gateway)
+    """One request over a new connection; HTTPS with the CA file `trusted`, certificate and name checked."""
+    address = address or lab.address(gateway)
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
     with connect(lab, source, address, 443 if trusted else 80) as plain:
         connection.sock = _secured(plain, host, trusted) if trusted else plain
         try:
-            connection.request("GET", path)
+            connection.request(method, path, body=body, headers=dict(headers or {}))
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read())
+            said = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, answer.read(), said)
         finally:
             connection.close()
 

@@ -8,7 +8,8 @@ from kakuremichi.lab.programs import find_wireguard_go
 from kakuremichi.lab.units import Unit
 from kakuremichi.runtime.files import write_atomically
 
-HTTP_DOORS = ("80=0.0.0.0:80", "443=0.0.0.0:443")
+DOORS = ("80=0.0.0.0:80", "443=0.0.0.0:443", "TCP=0.0.0.0:15080")
+DOORS6 = ("80V6=[::]:80", "443V6=[::]:443", "TCP6=[::]:15080,transparent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def engine_unit(host: NodeHost) -> Unit:
     )
 
 
-def holder_unit(host: NodeHost, doors: tuple[str, ...] = HTTP_DOORS) -> Unit:
+def holder_unit(host: NodeHost) -> Unit:
+    doors = (*DOORS, *DOORS6) if Path("/proc/net/if_inet6").exists() else DOORS
     binds = [word for door in doors for word in ("--bind", door)]
     return Unit(
         name=f"haproxy-{host.name}",

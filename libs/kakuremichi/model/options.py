@@ -22,7 +22,8 @@ Seconds = Annotated[int, Meta(ge=0, le=86400)]
 
 _HEADER_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _HEADER_VALUE = re.compile(r"\A[\x20-\x7e]{0,1024}\Z")
-_PATH = re.compile(r"\A(/[A-Za-z0-9._~!$&()*+,;=:@-]+)+\Z")
+# Without `;`: some servers cut parameters off before they read a path, so there would be two ways to say one.
+_PATH = re.compile(r"\A(/[A-Za-z0-9._~!$&()*+,=:@-]+)+\Z")
 _SERVER_NAME = re.compile(r"\A([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _PEM = re.compile(r"\A(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n?)+\Z")
 

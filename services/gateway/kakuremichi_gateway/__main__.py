@@ -10,13 +10,18 @@ import structlog
 
 from kakuremichi.dataplane.haproxy.desired import Frontend
 from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.listening import host_has_ipv6
 from kakuremichi.dataplane.haproxy.proxy import Haproxy
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
 from kakuremichi.dataplane.links.desired import LinkState
 from kakuremichi.dataplane.links.kernel import KernelLink
 from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
 from kakuremichi.dataplane.nftables.device import NftTable
+from kakuremichi.dataplane.nftables.gateway import TCP_DOOR
+from kakuremichi.dataplane.nftables.guards import Guards
+from kakuremichi.dataplane.nftables.marks import Proto
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
+from kakuremichi.dataplane.nftables.sizing import make_room
 from kakuremichi.dataplane.wireguard.desired import Peer
 from kakuremichi.dataplane.wireguard.device import Device
 from kakuremichi.dataplane.wireguard.engine import old_wireguard_go, open_device
@@ -25,17 +30,22 @@ from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPN
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
-from kakuremichi.node.enrol import enrol
+from kakuremichi.node.firewalls import Firewalls, manage_firewall_option
 from kakuremichi.node.heard import LastHeard
 from kakuremichi.node.key import hold_key, make_key
+from kakuremichi.node.metrics import NodeMetrics
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
+from kakuremichi.node.witnessing import Witness
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
+from kakuremichi_gateway.metrics import GatewayMetrics
 from kakuremichi_gateway.model import GatewayModel
 from kakuremichi_gateway.publishing import HttpSection, L4Section
 from kakuremichi_gateway.sections import Gateway
+from kakuremichi_gateway.traffic import GatewayTraffic
+from kakuremichi_gateway.visitors import Visitors, visitor_options
 from kakuremichi_gateway.well_known import WellKnown
 
 log = structlog.get_logger()
@@ -52,16 +62,24 @@ PLACEHOLDER = IPv4Interface("192.0.0.8/32")
     "--haproxy-dir", default=Path("/run/kakuremichi/haproxy"), type=click.Path(path_type=Path), help="HAProxy's folder."
 )
 @click.option("--certificates", type=click.Path(path_type=Path), help="HAProxy crt-list for port 443; without it none.")
-async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Path, certificates: Path | None) -> None:
+@visitor_options
+@manage_firewall_option
+async def main(
+    options: NodeOptions,
+    endpoint: tuple[str, ...],
+    haproxy_dir: Path,
+    certificates: Path | None,
+    *,
+    visitors: Visitors,
+    manage_firewall: bool,
+) -> None:
     """Carry visitors to the private services behind the agents of this pool."""
     try:
         endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
     except AddressRefusedError as error:
         raise ConfigError((f"--endpoint: {error}",)) from error
     networks = tuple(await host_networks(options.interface))
-    enrolment = options.state.enrolment() or await enrol(
-        options.state, options.join_token(), networks=networks, endpoints=endpoints
-    )
+    enrolment = await options.enrolled(networks=networks, endpoints=endpoints)
     node, endpoints = enrolment.node, endpoints or enrolment.answer.endpoints
     station = Station.open(options.state, enrolment, options.interface)
     async with AsyncExitStack() as stack:
@@ -70,25 +88,26 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Pat
         port = _port(endpoints)
         adopted = await hold_key(device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints)
         link = await stack.enter_async_context(KernelLink(options.interface))
-        sysctls = FORWARDING | per_interface(options.interface, rp_filter="2")
-        warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
-        if slow := await old_wireguard_go(options.interface):
-            warnings.append(("engine", slow))
+        warnings = await _prepare_host(options.interface, visitors.sysctls)
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
         heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
         layout = Layout(haproxy_dir)
         proxy = _proxy(layout, certificates)
         model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
+        l4 = _l4(model, options.interface, node.slot, visitors.guards, https=certificates is not None)
         gateway = Gateway(
             model,
             feeds.holdings[0],
             *_tunnel(model, device, link, station.alias, heard),
-            _l4(model, options.interface, node.slot),
+            l4,
             HttpSection(model, proxy),
             direct=station.direct,
         )
         agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
         well_known = WellKnown(layout.own_socket, agents.take, lambda: own_exchange(options.state))
+        traffic = _traffic(model, options.interface, endpoints, https=certificates is not None)
+        firewalls = Firewalls(traffic, manage_firewall, station.emit.report_soon, station.emit.warn)
+        station.emit.found = firewalls.errors
         log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
         await station.run(
             gateway,
@@ -96,10 +115,26 @@ async def main(options: NodeOptions, endpoint: tuple[str, ...], haproxy_dir: Pat
             warnings,
             Rotator(device, options.state, enrolment, options.rotate_every_s),
             new_key=partial(make_key, device, options.state, enrolment, listen_port=port, endpoints=endpoints),
+            metrics=NodeMetrics(options.metrics_listen, GatewayMetrics(l4, proxy, layout).collect),
             haproxy=proxy.run,
             well_known=well_known.run,
             endpoints=partial(heard.watch, device),
+            firewalls=firewalls.run,
+            witness=Witness(station.bus, options.state, enrolment, station.emit.warn).run,
+            **visitors.loops(l4.numbers.name, station.emit.warn),
         )
+
+
+async def _prepare_host(interface: str, more: dict[str, str]) -> list[tuple[str, str]]:
+    """Kernel settings, `more` among them; what could not be done, as (topic, sentence) for the report."""
+    sysctls = FORWARDING | per_interface(interface, rp_filter="2") | more
+    warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
+    for setting in make_room():
+        # No warning: a container has to live with its host's sizes, and a table that gets full is told of.
+        log.info("room for connections", sysctl=setting.name, at_least=setting.value, error=setting.error)
+    if slow := await old_wireguard_go(interface):
+        warnings.append(("engine", slow))
+    return warnings
 
 
 def _tunnel(
@@ -123,15 +158,38 @@ def _tunnel(
     return peers, RouteSection("agent-peer", link, route_of, lambda: base)
 
 
-def _l4(model: GatewayModel, interface: str, slot: int) -> L4Section:
+def _l4(model: GatewayModel, interface: str, slot: int, guards: Guards, *, https: bool) -> L4Section:
     table = NftTable()
-    return L4Section(model, table, TableReconciler(table), interface, slot)
+    public: tuple[tuple[Proto, int], ...] = (("tcp", 80), ("tcp", 443)) if https else (("tcp", 80),)
+    return L4Section(
+        model,
+        table,
+        TableReconciler(table),
+        interface,
+        slot,
+        listeners=frozenset(public),
+        guarded=frozenset({("tcp", TCP_DOOR)}),
+        guards=guards,
+    )
 
 
 def _proxy(layout: Layout, certificates: Path | None) -> ProxyReconciler:
-    tls = ("443",) if certificates else ()
-    frontend = Frontend(tls=tls, crt_list=certificates, strict_sni=False, own_service=layout.own_socket)
+    ipv6 = host_has_ipv6()
+    frontend = Frontend(
+        http=("80", "80V6") if ipv6 else ("80",),
+        tls=() if not certificates else ("443", "443V6") if ipv6 else ("443",),
+        tcp=("TCP", "TCP6") if ipv6 else ("TCP",),
+        crt_list=certificates,
+        strict_sni=False,
+        own_service=layout.own_socket,
+    )
     return ProxyReconciler(Haproxy(layout), frontend, layout)
+
+
+def _traffic(model: GatewayModel, interface: str, endpoints: tuple[str, ...], *, https: bool) -> GatewayTraffic:
+    versions = sorted({parse_endpoint(endpoint).address.version for endpoint in endpoints}) or [4]
+    doors = (80, 443) if https else (80,)
+    return GatewayTraffic(model, interface, doors, _port(endpoints), tuple(versions))
 
 
 def _port(endpoints: tuple[str, ...]) -> int:

@@ -1,25 +1,41 @@
 """The services of a gateway in nftables and HAProxy."""
 
+import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from kakuremichi.dataplane.haproxy.desired import HttpService, Server, ServiceRefusedError
+from msgspec import structs
+
+from kakuremichi.dataplane.haproxy.desired import HttpService, Server, Service, ServiceRefusedError, TcpService
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
 from kakuremichi.dataplane.nftables import conntrack
 from kakuremichi.dataplane.nftables.device import Table
-from kakuremichi.dataplane.nftables.elements import Elements, ItemRefusedError, Ports
+from kakuremichi.dataplane.nftables.elements import TABLE_WIDE, Elements, ItemRefusedError, Ports
 from kakuremichi.dataplane.nftables.errors import TableError
-from kakuremichi.dataplane.nftables.gateway import GatewayTable, L4Service, gateway_desired, gateway_elements
+from kakuremichi.dataplane.nftables.gateway import (
+    GatewayTable,
+    L4Service,
+    check_bandwidth,
+    gateway_desired,
+    gateway_elements,
+    gateway_wide_elements,
+)
+from kakuremichi.dataplane.nftables.guards import GUARDS, Guards
 from kakuremichi.dataplane.nftables.marks import Proto, number_of
+from kakuremichi.dataplane.nftables.reader import Counters
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
 from kakuremichi.dataplane.nftables.reconcile import Report
 from kakuremichi.model.ids import ServiceId
+from kakuremichi.model.options import Limits
 from kakuremichi.reconcile.holding import Key
 from kakuremichi_gateway.model import GatewayModel, RouteFacts
 
 Errors = Mapping[Key, str]
+Shaped = Mapping[tuple[IPv4Address, int], int]  # (agent's address, agent port) → bytes a second
 TABLE: Key = ("route", "*")  # what concerns all services
+NAMES_KEPT = 1000
 
 
 def route_key(service: ServiceId) -> Key:
@@ -33,6 +49,8 @@ class Numbers:
     by_service: dict[ServiceId, int] = field(default_factory=dict)
     adopted: dict[tuple[str, int], int] = field(default_factory=dict)  # (proto, first port) → number in the kernel
     highest: int = 0
+    _names: dict[int, ServiceId] = field(default_factory=dict)
+    _gone: deque[int] = field(default_factory=deque)
 
     def of(self, facts: RouteFacts) -> int:
         number = self.by_service.get(facts.service_id)
@@ -42,7 +60,18 @@ class Numbers:
                 self.highest += 1
                 number = self.highest
             self.by_service[facts.service_id] = number
+            self._names[number] = facts.service_id
         return number
+
+    def forget(self, service: ServiceId) -> None:
+        """The service is gone. What the kernel still says of its last flows can be named for a while."""
+        self._gone.append(self.by_service.pop(service))
+        if len(self._gone) > NAMES_KEPT:
+            del self._names[self._gone.popleft()]
+
+    def name(self, number: int) -> str:
+        """The service's id; "" if this gateway knows none of this number."""
+        return self._names.get(number, "")
 
     def adopt(self, elements: Iterable[tuple[str, tuple[str, ...], tuple[str, ...]]]) -> None:
         """Read the numbers back from the kernel's table: a restarted process gives every service its old one."""
@@ -65,13 +94,19 @@ class L4Section:
     slot: int
     flush: Callable[[Iterable[int]], Awaitable[None]] = conntrack.flush_all  # ends flows by their mark
     numbers: Numbers = field(default_factory=Numbers)
+    listeners: frozenset[tuple[Proto, int]] = frozenset()  # public ports of HAProxy
+    guarded: frozenset[tuple[Proto, int]] = frozenset()  # its ports that only a redirect of ours may reach
+    guards: Guards = GUARDS
     _opened: bool = False
+    _shaped: dict[ServiceId, Shaped] = field(default_factory=dict)
 
     async def change(self, services: Iterable[ServiceId]) -> Errors:
         items: dict[int, Elements] = {}
         errors: dict[Key, str] = {}
+        shaped_before = dict(self._shaped)
         for service in services:
             facts = self.model.routes.get(service)
+            self._shape(service, facts, errors)
             if facts is None or facts.kind == "http":
                 number = self.numbers.by_service.get(service)
                 if number is not None:
@@ -81,9 +116,16 @@ class L4Section:
                 items[self.numbers.of(facts)] = gateway_elements(self._l4(facts))
             except ItemRefusedError as error:
                 errors[route_key(service)] = str(error)
+        if self._shaped != shaped_before:
+            items[TABLE_WIDE] = gateway_wide_elements(self._table_of(()))
         if items:
             errors.update(await self._perform(items))
         return errors
+
+    async def counts(self) -> Mapping[ServiceId, Counters]:
+        """Per service of tcp and udp, since its elements came into the kernel's table. Two sets are listed."""
+        counted = await self.table.counters()
+        return {name: counted[number] for name, number in self.numbers.by_service.items() if number in counted}
 
     async def whole(self) -> Errors:
         try:
@@ -92,18 +134,45 @@ class L4Section:
                 if actual is not None:
                     self.numbers.adopt((place[0], place[1], data) for place, data in actual.elements.items())
                 self._opened = True
-            services = [self._l4(facts) for facts in self.model.routes.values() if facts.kind != "http"]
-            wanted = GatewayTable(self.interface, self.slot, services={service.number: service for service in services})
-            return await self._settle(await self.reconciler.full(gateway_desired(wanted)))
+            errors: dict[Key, str] = {}
+            self._shaped.clear()
+            for facts in self.model.routes.values():
+                self._shape(facts.service_id, facts, errors)
+            wanted = self._table_of(self._l4(facts) for facts in self.model.routes.values() if facts.kind != "http")
+            return errors | dict(await self._settle(await self.reconciler.full(gateway_desired(wanted))))
         except TableError as error:
             return {TABLE: str(error)}
+
+    def _table_of(self, services: Iterable[L4Service]) -> GatewayTable:
+        return GatewayTable(
+            self.interface,
+            self.slot,
+            guarded=self.guarded,
+            services={service.number: service for service in services},
+            listeners=self.listeners,
+            shaped={place: limit for each in self._shaped.values() for place, limit in each.items()},
+            guards=self.guards,
+        )
+
+    def _shape(self, service: ServiceId, facts: RouteFacts | None, errors: dict[Key, str]) -> None:
+        """Note what HAProxy may fetch for this service, if that is limited; each of several targets may reach it."""
+        limit = facts.options.limits.bandwidth if facts is not None and facts.kind == "http" else 0
+        self._shaped.pop(service, None)
+        if facts is None or not limit:
+            return
+        try:
+            check_bandwidth(f"service {service}", limit)
+        except ItemRefusedError as error:
+            errors[route_key(service)] = str(error)
+        else:
+            self._shaped[service] = {(address, port): limit for _, address, port, _ in facts.targets}
 
     async def _perform(self, items: Mapping[int, Elements]) -> Errors:
         try:
             return await self._settle(await self.reconciler.change(items))
         except TableError as error:
             names = {number: service for service, number in self.numbers.by_service.items()}
-            return {route_key(names[number]): str(error) for number in items if number in names}
+            return {(route_key(names[number]) if number in names else TABLE): str(error) for number in items}
 
     async def _settle(self, report: Report) -> Errors:
         await self.flush(report.flush)
@@ -112,7 +181,7 @@ class L4Section:
         # A number goes with its last element: without it the next try would not know what to remove.
         for number, service in names.items():
             if service not in self.model.routes and number not in refused:
-                del self.numbers.by_service[service]
+                self.numbers.forget(service)
         return {
             (route_key(names[refusal.owner]) if refusal.owner in names else TABLE): refusal.reason
             for refusal in report.refused
@@ -128,31 +197,33 @@ class L4Section:
             agent_port=target[2] if target else facts.first_port,
             target=target[1] if target else None,
             sources=frozenset(facts.sources) if facts.sources else None,
+            limits=facts.options.limits,
+            carried=carried_families(facts),
         )
 
 
 @dataclass
 class HttpSection:
-    """HTTP services by host name, in HAProxy's numbered backends."""
+    """What HAProxy carries, in its numbered backends: HTTP by host name and path, and TCP where nft cannot."""
 
     model: GatewayModel
     reconciler: ProxyReconciler
 
     async def change(self, services: Iterable[ServiceId]) -> Errors:
-        errors: dict[Key, str] = {}
-        for service in services:
-            facts = self.model.routes.get(service)
-            try:
-                if facts is not None and facts.kind == "http":
-                    report = await self.reconciler.put(http_service(facts))
-                else:
-                    report = await self.reconciler.remove(service)
-            except ServiceRefusedError as error:
-                errors[route_key(service)] = str(error)
-                continue
-            if report.errors:
-                errors[route_key(service)] = "; ".join(report.errors)
-        return errors
+        # At once, as those that need a reload share it.
+        found = await asyncio.gather(*(self._change_one(service) for service in services))
+        return {key: sentence for errors in found for key, sentence in errors.items()}
+
+    async def _change_one(self, service: ServiceId) -> Errors:
+        facts = self.model.routes.get(service)
+        try:
+            proxied = proxied_service(facts) if facts is not None else None
+        except ServiceRefusedError as error:
+            # Not served at all: the old servers are not those that the owner means.
+            await self.reconciler.remove(service)
+            return {route_key(service): str(error)}
+        report = await (self.reconciler.remove(service) if proxied is None else self.reconciler.put(proxied))
+        return {route_key(service): "; ".join(report.errors)} if report.errors else {}
 
     async def cut(self, addresses: Iterable[IPv4Address]) -> tuple[str, ...]:
         """End all connections to these agents, of whatever service; sentences if that was not possible."""
@@ -161,21 +232,47 @@ class HttpSection:
     async def whole(self) -> Errors:
         services, errors = [], {}
         for facts in self.model.routes.values():
-            if facts.kind != "http":
-                continue
             try:
-                services.append(http_service(facts))
+                proxied = proxied_service(facts)
             except ServiceRefusedError as error:
                 errors[route_key(facts.service_id)] = str(error)
+                continue
+            if proxied is not None:
+                services.append(proxied)
         report = await self.reconciler.full(services)
         if report.errors:
             errors[TABLE] = "; ".join(report.errors)[:512]
         return errors
 
 
-def http_service(facts: RouteFacts) -> HttpService:
+def carried_families(facts: RouteFacts) -> frozenset[int]:
+    """Whose visitors of a tcp or udp service HAProxy carries.
+
+    Agents have IPv4 in the tunnel and nft translates no families, so HAProxy takes in who comes by IPv6. A range keeps
+    its numbers on every leg, which HAProxy's servers cannot: it has IPv4 visitors only.
+    """
+    if facts.kind != "tcp" or not facts.targets or facts.first_port != facts.last_port:
+        return frozenset()
+    return frozenset((4, 6) if facts.options.upstream.proxy_protocol else (6,))
+
+
+def proxied_service(facts: RouteFacts) -> Service | None:
+    """What HAProxy has to do with it; None if nothing. :class:`ServiceRefusedError` if it cannot be done."""
     servers = tuple(
         Server(id=target_id, address=address, port=port, weight=weight)
         for target_id, address, port, weight in facts.targets
     )
-    return HttpService(id=facts.service_id, host=facts.host, servers=servers)
+    if facts.kind == "http":
+        return HttpService(
+            id=facts.service_id,
+            host=facts.host,
+            servers=servers,
+            path=facts.path,
+            options=facts.options,
+            sources=tuple(map(str, facts.sources)),
+        )
+    if not carried_families(facts):
+        return None
+    # Its allow-list and limits are nft's, before HAProxy hears of a visitor.
+    options = structs.replace(facts.options, limits=Limits())
+    return TcpService(id=facts.service_id, port=facts.first_port, servers=servers, options=options)

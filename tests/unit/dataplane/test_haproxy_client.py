@@ -71,7 +71,7 @@ async def test_silence_ends_with_an_error(run_dir: Path) -> None:
         await left.wait()
 
 
-@pytest.mark.parametrize("word", ["", "a b", "a;b", "a\nb", "a\\", "#", "<<", "a'b", 'a"b', "$x", "ü", "a\0", "a\n"])
+@pytest.mark.parametrize("word", ["", "a b", "a;b", "a\nb", "a\\", "#", "<<", "a'b", 'a"b', "ü", "a\0", "a\n"])
 async def test_a_word_that_could_end_a_command_is_never_sent(run_dir: Path, word: str) -> None:
     path = run_dir / "s"
     async with answering(path, lambda _: "") as heard:

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from kakuremichi.dataplane.haproxy.config import (
+    Settings,
     describe,
-    described_pool,
-    parse_routes_file,
-    render_backend,
+    described,
     render_config,
-    render_route,
 )
 from kakuremichi.dataplane.haproxy.desired import Frontend, RouteState, Server, Tuning
 from kakuremichi.dataplane.haproxy.diff import Route
 from kakuremichi.dataplane.haproxy.files import Files, Layout, load, save
+from kakuremichi.dataplane.haproxy.naming import RouteMap
+from kakuremichi.dataplane.haproxy.rendering import parse_maps, render_backend, render_maps
 from kakuremichi.model.ids import ServiceId
 
 GOLDEN = Path(__file__).parent / "test_haproxy_golden"
@@ -26,6 +26,7 @@ FULL = Frontend(
     tls=("TLS",),
     crt_list=Path("/etc/kakuremichi/crt.list"),
     own_service=Path("/run/kakuremichi/gateway.sock"),
+    tcp=("TCP",),
 )
 
 
@@ -34,7 +35,9 @@ def config(frontend: Frontend, tuning: Tuning) -> str:
         Server("t1", ip_address("10.1.0.100"), 20001),
         Server("t2", ip_address("fd00::100"), 20002, weight=0, backup=True),
     )
-    return render_config(frontend, tuning, LAYOUT, 4, {1: render_backend(1, servers)})
+    settings = Settings(LAYOUT, frontend, tuning)
+    backends = [render_backend(0), render_backend(1, servers), *([render_backend(1_000_000)] if frontend.tcp else [])]
+    return render_config(settings, describe(settings, (2, len(frontend.tcp)), {}), (), backends)
 
 
 def test_the_plain_configuration_is_the_golden_one() -> None:
@@ -46,20 +49,41 @@ def test_the_configuration_with_everything_is_the_golden_one() -> None:
 
 
 def test_the_description_tells_what_only_a_reload_can_change() -> None:
-    first = describe(PLAIN, Tuning(), LAYOUT, 4)
+    settings = Settings(LAYOUT)
+    first = describe(settings, (4, 0), {})
 
-    assert describe(PLAIN, Tuning(), LAYOUT, 4) == first
-    assert first not in {describe(FULL, Tuning(), LAYOUT, 4), describe(PLAIN, Tuning(), LAYOUT, 8)}
-    assert first != describe(PLAIN, Tuning(threads=1), LAYOUT, 4)
-    assert described_pool(first) == 4
-    assert [described_pool(text) for text in ("", "other-x-4", "kakuremichi-x-y", "kakuremichi")] == [None] * 4
+    assert describe(settings, (4, 0), {}) == first
+    others = {
+        describe(Settings(LAYOUT, FULL), (4, 0), {}),
+        describe(Settings(LAYOUT, tuning=Tuning(threads=1)), (4, 0), {}),
+        describe(settings, (8, 0), {}),
+        describe(settings, (4, 1), {}),
+        describe(settings, (4, 0), {1: "  timeout server 5s\n"}),
+        describe(settings, (4, 0), {2: "  timeout server 5s\n"}),
+    }
+    assert len(others - {first}) == 6
+    assert described(describe(settings, (4, 2), {})) == (4, 2)
+    assert [described(text) for text in ("", "other-x-4", "kakuremichi-x-y", "kakuremichi", "kakuremichi-x-y-z")] == [
+        None
+    ] * 5
 
 
-def test_a_route_map_is_read_as_it_was_written_and_strange_lines_are_left_out() -> None:
-    routes = {"a.test": Route(0, ServiceId("a")), "b.test": Route(7, ServiceId("b"), RouteState.PAUSED)}
-    text = "".join(render_route(key, route) for key, route in routes.items())
+def test_route_maps_are_read_as_they_were_written_and_strange_lines_are_left_out() -> None:
+    routes = {
+        "a.test": Route(0, ServiceId("a")),
+        "b.test": Route(7, ServiceId("b"), RouteState.PAUSED),
+        "*.test": Route(1, ServiceId("c")),
+        "a.test/": Route(2, ServiceId("d")),
+        "a.test/api/": Route(2, ServiceId("d")),
+        "a.test/health": Route(3, ServiceId("e")),
+        ":5006": Route(1_000_000, ServiceId("f")),
+    }
+    maps = render_maps(routes)
 
-    assert parse_routes_file(f"# hand-made\nx.test somewhere\n{text}a.test p9|z|active\n") == routes
+    assert maps[RouteMap.PREFIXES] == "a.test/api/ p2|d|active\n"
+    assert maps[RouteMap.PORTS] == "5006 t0|f|active\n"
+    hosts = f"# hand-made\nx.test somewhere\n{maps[RouteMap.HOSTS]}a.test p9|z|active\n"
+    assert parse_maps({**maps, RouteMap.HOSTS: hosts}) == routes
 
 
 @pytest.mark.parametrize("directory", ["relative", "/with space", "/a;b", "/a\nb", "/" + "x" * 72])
@@ -71,11 +95,13 @@ def test_a_directory_that_cannot_stand_in_a_command_is_refused(directory: str) -
 def test_files_are_replaced_whole_and_readable_by_us_only(run_dir: Path) -> None:
     layout = Layout(run_dir / "haproxy")
     assert load(layout) is None
+    maps = dict.fromkeys(RouteMap, "map\n")
 
-    save(layout, Files("one", "two"))
-    save(layout, Files("three", "four"))
+    save(layout, Files("one", maps, {"old": "certificate", "kept": "another"}))
+    save(layout, Files("two", maps, {"kept": "another"}))
 
-    assert load(layout) == Files("three", "four")
-    assert sorted(path.name for path in layout.directory.iterdir()) == ["haproxy.cfg", "routes.map"]
+    assert load(layout) == Files("two", maps, {"kept": "another"})
+    names = {path.name for path in layout.directory.iterdir()}
+    assert names == {"haproxy.cfg", "authority-kept.pem", *(f"{route_map}.map" for route_map in RouteMap)}
     assert layout.directory.stat().st_mode & 0o777 == 0o700
-    assert layout.config.stat().st_mode & 0o777 == 0o600
+    assert {path.stat().st_mode & 0o777 for path in layout.directory.iterdir()} == {0o600}

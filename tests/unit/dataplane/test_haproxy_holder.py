@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,11 +13,22 @@ from kakuremichi.dataplane.haproxy.listening import SocketError, from_process, f
 def test_binds_are_read_for_both_families() -> None:
     assert str(parse_bind("80=0.0.0.0:80").address) == "0.0.0.0"  # noqa: S104  # read, not bound
     assert (parse_bind("tls=[::]:443").name, parse_bind("tls=[::]:443").port) == ("TLS", 443)
+    assert not parse_bind("tls=[::]:443").transparent
+    assert parse_bind("tcp6=[::]:15080,transparent").transparent
+
+
+@pytest.mark.root  # the kernel asks for CAP_NET_ADMIN
+def test_a_transparent_socket_is_told_from_an_ordinary_one(free_port: Callable[[], int]) -> None:
+    bind = parse_bind(f"tcp=127.0.0.1:{free_port()},transparent")
+    with listen(bind) as made:
+        assert matches(made, bind)
+        assert not matches(made, replace(bind, transparent=False))
 
 
 @pytest.mark.parametrize(
     "text", ["80", "80=", "80=1.2.3.4", "80=1.2.3.4:", "80=1.2.3.4:0", "80=1.2.3.4:65536", "8 0=1.2.3.4:80",
-             "80=name:80", "80=1.2.3:80", "80=::1:80", "=1.2.3.4:80", "80=1.2.3.4:80\n"],
+             "80=name:80", "80=1.2.3:80", "80=::1:80", "=1.2.3.4:80", "80=1.2.3.4:80\n",
+             "80=1.2.3.4:80,other", "80=1.2.3.4:80,transparent,x"],
 )  # fmt: skip
 def test_what_is_no_bind_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(SocketError, match="bind "):

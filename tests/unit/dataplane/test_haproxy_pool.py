@@ -10,7 +10,7 @@ def test_a_service_keeps_its_number_and_a_freed_one_is_reused_last() -> None:
     pool = Pool(3)
     assert [pool.assign(A), pool.assign(B), pool.assign(A)] == [0, 1, 0]
 
-    pool.release(A)
+    pool.release(0)
 
     assert [pool.assign(C), pool.assign(A)] == [2, 0]
     assert pool.owner(2) == C

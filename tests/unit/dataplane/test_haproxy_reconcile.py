@@ -1,58 +1,29 @@
 """The reconciler against the HAProxy in memory."""
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kakuremichi.dataplane.haproxy import reconcile
-from kakuremichi.dataplane.haproxy.config import parse_routes_file
-from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, RouteState, Server, ServiceState
+from kakuremichi.dataplane.haproxy import reconcile, reloading
+from kakuremichi.dataplane.haproxy.desired import HttpService, RouteState, ServiceState
 from kakuremichi.dataplane.haproxy.diff import ActualServer, AddServer, RemoveServer, Route, SetMap
-from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.dataplane.haproxy.memory import MemoryProxy
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler
+from kakuremichi.dataplane.haproxy.rendering import parse_maps
 from kakuremichi.model.ids import ServiceId
-
-LAYOUT = Layout(Path("/run/kk"))
-
-
-def server(name: str, host: int = 1, *, weight: int = 100) -> Server:
-    return Server(name, ip_address(f"10.0.0.{host}"), 80, weight)
+from support.haproxy_memory import CLOSED, reconciler_for, running_with, served, server, service
 
 
-def service(name: str, *servers: Server, host: str = "", state: ServiceState = ServiceState.ACTIVE) -> HttpService:
-    return HttpService(ServiceId(name), host or f"{name}.test", servers, state)
-
-
-def reconciler_for(proxy: MemoryProxy, *, pool_size: int = 4) -> Reconciler:
-    return Reconciler(proxy, Frontend(), LAYOUT, pool_size=pool_size)
-
-
-async def running_with(*services: HttpService, pool_size: int = 4) -> tuple[MemoryProxy, Reconciler]:
-    """A HAProxy started from the files of the first pass, as at the start of a gateway."""
-    proxy = MemoryProxy()
-    reconciler = reconciler_for(proxy, pool_size=pool_size)
-    first = await reconciler.full(services)
-    assert first.errors == ("admin.sock: nobody answers",)
-    proxy.start()
-    assert await reconciler.compare() == reconcile.Report()
-    return proxy, reconciler
-
-
-async def served(proxy: MemoryProxy) -> dict[str, tuple[str, frozenset[str]]]:
-    """Host to (service, names of the servers that a visitor may meet)."""
-    actual = await proxy.read()
-    found = {}
-    for key, routes in actual.routes.items():
-        (route,) = routes
-        assert route is not None
-        ready = {name for name, held in actual.servers.get(route.number, {}).items() if held.ready}
-        found[key] = (str(route.service), frozenset(ready))
-    return found
+@pytest.fixture(scope="module", autouse=True)
+def no_gap_between_reloads() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reloading, "GAP_S", 0.0)
+        yield
 
 
 async def test_files_are_there_before_haproxy_and_it_starts_with_everything() -> None:
@@ -125,7 +96,7 @@ async def test_removal_waits_for_connections_and_the_number_is_free_only_after_f
     await reconciler.flush()
     assert reconciler.owners == {}
     assert proxy.files is not None
-    assert parse_routes_file(proxy.files.routes) == {}
+    assert parse_maps(proxy.files.maps) == {}
 
 
 async def test_a_server_that_comes_back_before_it_was_deleted_is_enabled_again() -> None:
@@ -232,7 +203,7 @@ async def test_a_haproxy_that_forgot_a_change_gets_it_again_within_seconds(monke
         stop.set()
 
     assert proxy.files is not None
-    assert "b.test" in parse_routes_file(proxy.files.routes)  # saved at the end
+    assert "b.test" in parse_maps(proxy.files.maps)  # saved at the end
 
 
 async def test_what_haproxy_holds_beside_the_desired_state_goes() -> None:
@@ -255,10 +226,14 @@ async def test_nothing_is_removed_before_the_desired_state_is_known() -> None:
 names = st.sampled_from("abcdef")
 hosts = st.sampled_from(["x.test", "y.test", "z.test", ""])
 services = st.builds(
-    lambda name, host, targets: service(name, *(server(target) for target in sorted(targets)), host=host),
+    lambda name, host, targets, path, sources: replace(
+        service(name, *(server(target) for target in sorted(targets)), host=host), path=path, sources=sources
+    ),
     names,
     hosts,
     st.sets(st.sampled_from("tuv")),
+    st.sampled_from(["", "", "/x", "/x/y"]),
+    st.sampled_from([(), (), CLOSED]),
 )
 actions = st.lists(st.one_of(services, names, st.sampled_from(["CRASH", "RESTART", "FLUSH", "BUSY"])), max_size=20)
 
@@ -290,13 +265,19 @@ async def live_through(history: list[HttpService | str]) -> None:
             desired.pop(action, None)
             await reconciler.remove(ServiceId(action))
         assert_no_stranger_is_met(await served(proxy), desired)
+        assert_rules_are_there(proxy, reconciler, desired)
     proxy.connected.clear()
     await reconciler.compare()
-    expected = {held.host: held for held in desired.values()}
-    assert {host: held.id for host, held in expected.items()} == {
-        h: name for h, (name, _) in (await served(proxy)).items()
-    }
+    expected = {key: held.id for held in desired.values() for key in held.route_keys}
+    assert expected == {key: name for key, (name, _) in (await served(proxy)).items()}
     assert (await reconciler.compare()).outcomes == ()
+
+
+def assert_rules_are_there(proxy: MemoryProxy, reconciler: Reconciler, desired: dict[str, HttpService]) -> None:
+    """Whoever is met has his rules, and nobody another's."""
+    for number, owner in reconciler.owners.items():
+        if owner in desired:
+            assert ("is_source" in proxy.rules[number]) == bool(desired[owner].sources), (owner, proxy.rules[number])
 
 
 def assert_no_stranger_is_met(found: dict[str, tuple[str, frozenset[str]]], desired: dict[str, HttpService]) -> None:

@@ -187,7 +187,8 @@ async def test_doors_change_like_any_item() -> None:
     reconciler = Reconciler(table)
     await reconciler.full(desired(service(1), doors={443: 8443}))
 
-    report = await reconciler.change({TABLE_WIDE: gateway_wide_elements({443: 9443}, [("tcp", 9443)])})
+    changed = GatewayTable("wg", 7, {443: 9443}, frozenset({("tcp", 9443)}))
+    report = await reconciler.change({TABLE_WIDE: gateway_wide_elements(changed)})
 
     assert report.flush == frozenset()
     assert table.elements["doors", ("443",)] == ("9443",)

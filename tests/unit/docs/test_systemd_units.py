@@ -3,9 +3,13 @@
 import importlib.util
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from kakuremichi.dataplane.haproxy.listening import parse_bind
+from kakuremichi.fleet.nodes import DOORS, DOORS6
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy/systemd"
@@ -55,8 +59,9 @@ def test_haproxy_and_wireguard_go_are_units_of_their_own() -> None:
 def test_the_sockets_bear_the_names_that_the_configuration_binds() -> None:
     for path in FOLDER.glob("*.socket"):
         found = settings(path)
-        port = found["ListenStream"][0].rpartition(":")[2]
-        assert found["FileDescriptorName"] == [port]
+        bind = parse_bind(f"{found['FileDescriptorName'][0]}={found['ListenStream'][0]}")
+        bind = replace(bind, transparent=found.get("Transparent") == ["yes"])
+        assert bind in {parse_bind(door) for door in (*DOORS, *DOORS6)}
         assert (FOLDER / found["Service"][0]).exists()
 
 

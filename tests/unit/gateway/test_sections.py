@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from kakuremichi.dataplane.haproxy.desired import Frontend
 from kakuremichi.dataplane.haproxy.files import Files, Layout
@@ -15,12 +17,14 @@ from kakuremichi.dataplane.nftables.memory import MemoryTable
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
 from kakuremichi.dataplane.wireguard.memory import MemoryDevice
 from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
+from kakuremichi.model.ids import ServiceId
+from kakuremichi.model.options import Limits, Options, Upstream
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.worker import Perform
 from kakuremichi.reconcile.holding import Holding, Key
-from kakuremichi.wire.records import Route
+from kakuremichi.wire.records import Route, RouteWithOptions
 from kakuremichi_gateway.model import GatewayModel
-from kakuremichi_gateway.publishing import HttpSection, L4Section
+from kakuremichi_gateway.publishing import NAMES_KEPT, HttpSection, L4Section, Numbers
 from kakuremichi_gateway.sections import Gateway
 from support.feedmaker import verifier
 from support.people import MAIN, Person, http_route, tcp_route
@@ -57,7 +61,7 @@ class Rig:
             PeerSection("agent-peer", PeerReconciler(MemoryDevice()), lambda _node: None),
             RouteSection("agent-peer", MemoryLink("kk0", LinkState("")), lambda _node: None, lambda: LinkState("kk")),
             L4Section(model, self.table, TableReconciler(self.table), "kk0", 1, flush=no_flows),
-            HttpSection(model, ProxyReconciler(self.proxy, Frontend(), layout)),
+            HttpSection(model, ProxyReconciler(self.proxy, Frontend(tcp=("TCP",)), layout)),
         )
 
     async def open(self) -> None:
@@ -100,6 +104,78 @@ async def test_a_service_that_changes_its_kind_leaves_nothing_where_it_was(rig: 
     for record in (tcp_route("app", "site-a", 7000), http_route("app", "site-a"), tcp_route("app", "site-a", 7001)):
         assert await rig.give(record) == {}
 
-        ports = [place for place in rig.table.elements if place[0] == "ports"]
-        routes = (await rig.proxy.read()).routes
-        assert (len(ports), len(routes)) == ((1, 0) if record.kind == "tcp" else (0, 1))
+        ports = [key for name, key in rig.table.elements if name == "ports" and key[0] == "ipv4"]
+        # HAProxy has a part in both: it takes in who comes to the port by IPv6.
+        place = f":{record.first_port}" if record.kind == "tcp" else record.host
+        assert len(ports) == (record.kind == "tcp")
+        assert set((await rig.proxy.read()).routes) == {place}
+
+
+def with_options(route: Route, options: Options) -> Route:
+    fields = {name: getattr(route, name) for name in route.__struct_fields__}
+    return RouteWithOptions(**fields, options=Raw(msgspec.msgpack.encode(options)))
+
+
+def numbers(rig: Rig, container: str) -> list[str]:
+    return [data[0] for (name, _), data in rig.table.elements.items() if name == container]
+
+
+async def test_limits_of_tcp_and_udp_reach_the_kernel_and_go_with_the_option(rig: Rig) -> None:
+    limits = Options(limits=Limits(rate=50, connections_per_client=3, bandwidth=10**6))
+
+    assert await rig.give(with_options(tcp_route("app", "site-a", 7000), limits)) == {}
+    assert [numbers(rig, name) for name in ("rate", "client_conns", "bandwidth")] == [["50"], ["3"], ["1000000"]]
+    assert await rig.give(tcp_route("app", "site-a", 7000)) == {}
+    assert [numbers(rig, name) for name in ("rate", "client_conns", "bandwidth")] == [[], [], []]
+
+
+async def test_bandwidth_of_http_is_kept_on_the_way_from_the_agents_port(rig: Rig) -> None:
+    limited = Options(limits=Limits(bandwidth=10**6))
+
+    assert await rig.give(with_options(http_route("app", "site-a", port=20007), limited)) == {}
+    assert rig.table.elements == {("shaped", ("10.1.0.100", "20007")): ("1000000",)}
+    await rig.gateway.l4.whole()
+    assert numbers(rig, "shaped") == ["1000000"]
+    assert await rig.give(http_route("app", "site-a", port=20007)) == {}
+    assert rig.table.elements == {}
+
+
+async def test_a_bandwidth_the_kernel_cannot_count_is_reported_of_its_service_alone(rig: Rig) -> None:
+    errors = await rig.give(with_options(http_route("app", "site-a"), Options(limits=Limits(bandwidth=2**40))))
+
+    assert "limits.bandwidth 1099511627776 is not within" in errors[KEY]
+    assert "limits.bandwidth" in (await rig.gateway.l4.whole())[KEY]
+
+
+async def test_ipv6_visitors_of_tcp_go_to_haproxy_and_all_of_them_with_proxy_protocol(rig: Rig) -> None:
+    plain, proxied = tcp_route("app", "site-a", 7000), Options(upstream=Upstream(proxy_protocol=2))
+
+    await rig.give(plain)
+    assert [numbers(rig, name) for name in ("to4", "carried4", "carried6")] == [["10.1.0.100"], [], ["15080"]]
+    await rig.give(with_options(plain, proxied))
+    assert [numbers(rig, name) for name in ("to4", "carried4", "carried6")] == [[], ["15080"], ["15080"]]
+
+
+async def test_counts_are_told_by_service_and_a_gone_one_is_still_known_by_its_number(rig: Rig) -> None:
+    await rig.give(tcp_route("app", "site-a", 7000))
+
+    assert list(await rig.gateway.l4.counts()) == ["app"]
+    number = rig.gateway.l4.numbers.by_service[ServiceId("app")]
+    await rig.give(None)
+    assert await rig.gateway.l4.counts() == {}
+    assert rig.gateway.l4.numbers.name(number) == "app"
+    assert rig.gateway.l4.numbers.name(number + 1) == ""
+
+
+def test_the_names_of_gone_services_are_forgotten_in_the_end() -> None:
+    book, facts = Numbers(), GatewayModel(verifier(), MAIN)
+    for count in range(NAMES_KEPT + 50):
+        key = (("route", f"s{count}"), tcp_route(f"s{count}", None, 7000))
+        facts.take([key])
+        book.of(facts.routes[ServiceId(f"s{count}")])
+        if count:
+            book.forget(ServiceId(f"s{count}"))
+
+    assert book.name(1) == "s0"  # it lives
+    assert book.name(2) == ""
+    assert book.name(NAMES_KEPT + 50) == f"s{NAMES_KEPT + 49}"

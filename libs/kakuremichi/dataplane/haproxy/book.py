@@ -1,117 +1,212 @@
-"""What the reconciler knows: desired services, their numbers, and the texts they become in the files. No I/O."""
+"""What the reconciler knows: desired services, their numbers, and the texts they become in the files. No I/O.
+
+Servers and routes are changed at run time. The rules of a service (its options) stand in its backend, and those that
+the running HAProxy has loaded are kept beside those that are desired: where they differ, only a reload helps.
+"""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from kakuremichi.dataplane.haproxy.config import describe, render_backend, render_config, render_route
-from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server, Tuning
+from kakuremichi.dataplane.haproxy.config import Settings, describe, render_config
+from kakuremichi.dataplane.haproxy.desired import HttpService, Server, Service, ServiceRefusedError
 from kakuremichi.dataplane.haproxy.diff import Route, Wanted
-from kakuremichi.dataplane.haproxy.files import Files, Layout
-from kakuremichi.dataplane.haproxy.pool import Pool
+from kakuremichi.dataplane.haproxy.files import Files
+from kakuremichi.dataplane.haproxy.pool import Pool, Pools
+from kakuremichi.dataplane.haproxy.rendering import render_backend, render_maps, rules_of
+from kakuremichi.dataplane.haproxy.transport import authority_digest, linked
 from kakuremichi.model.ids import ServiceId
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a service is in HAProxy: backends and route keys that are its own now."""
+
+    numbers: frozenset[int] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Place") -> "Place":
+        return Place(self.numbers | other.numbers, self.keys | other.keys)
 
 
 class Book:
     """Texts are kept per service, so that one change among 10,000 renders one service and joins the rest."""
 
-    def __init__(self, frontend: Frontend, tuning: Tuning, layout: Layout, pool: Pool) -> None:
-        self.pool = pool
-        self._frontend, self._tuning, self._layout = frontend, tuning, layout
-        self._services: dict[ServiceId, HttpService] = {}
+    def __init__(self, settings: Settings, pools: Pools) -> None:
+        self.pools = pools
+        self._settings = settings
+        self._services: dict[ServiceId, Service] = {}
         # Those who ask for a key, the one put last at the end: it has the key, and when it goes the one before.
         self._claims: dict[str, list[ServiceId]] = {}
+        self._servers: dict[ServiceId, dict[str, Server]] = {}
         self._blocks: dict[int, str] = {}
-        self._freed: list[ServiceId] = []
+        self._freed: list[int] = []
+        self._rules: dict[int, str] = {}  # only where there are any
+        self._loaded: dict[int, str] = {}
+        self._loaded_as = ""  # the description of what is loaded
+        self._declared: frozenset[int] = frozenset()
+        self._proven: dict[ServiceId, Service] = {}  # as HAProxy has taken them
 
-    def __contains__(self, service: ServiceId) -> bool:
-        return service in self._services
-
-    def services(self) -> Mapping[ServiceId, HttpService]:
+    def services(self) -> Mapping[ServiceId, Service]:
         return self._services
 
-    def keys_of(self, service: ServiceId) -> frozenset[str]:
-        """The route keys that lead to it now: none if another service has taken its name since."""
+    def place_of(self, service: ServiceId) -> Place:
+        """No keys if other services have taken its names since."""
         held = self._services.get(service)
-        return frozenset((held.route_key,)) if held and self._claims[held.route_key][-1] == service else frozenset()
+        if held is None:
+            return Place()
+        keys = frozenset(key for key in held.route_keys if self._claims[key][-1] == service)
+        return Place(frozenset((self._number(held),)), keys)
 
-    def put(self, service: HttpService) -> int:
-        """Replace the service whole. Of two with one host the one put last has it. Raises PoolExhaustedError."""
-        number = self.pool.assign(service.id)
+    def put(self, service: Service) -> None:
+        """Replace the service whole. Of two with one key the one put last has it.
+
+        Raises PoolExhaustedError, and ServiceRefusedError for a TCP service without a front end for it.
+        """
+        if not isinstance(service, HttpService) and not self._settings.frontend.tcp:
+            raise ServiceRefusedError(f"service {service.id}: this gateway takes no TCP service through HAProxy")
+        number = self._pool(service).assign(service.id)
         self._forget(service.id)
         self._services[service.id] = service
-        self._claims.setdefault(service.route_key, []).append(service.id)
-        self._blocks[number] = render_backend(number, service.servers)
-        if service.id in self._freed:
-            self._freed.remove(service.id)
-        return number
+        for key in service.route_keys:
+            self._claims.setdefault(key, []).append(service.id)
+        self._servers[service.id] = linked(service, self._settings.layout)
+        if rules := rules_of(service, self._settings):
+            self._rules[number] = rules
+        self._blocks[number] = render_backend(number, self._servers[service.id].values(), rules)
+        if number in self._freed:
+            self._freed.remove(number)
+        if self.is_loaded(service.id):
+            self._proven[service.id] = service
+
+    def grow_for(self, *services: Service) -> None:
+        """Make the pools large enough for them too; if they grow, HAProxy has to be reloaded."""
+        for pool in (self.pools.http, self.pools.tcp):
+            new = sum(self._pool(service) is pool and pool.number(service.id) is None for service in services)
+            if new:
+                pool.grow(new)
 
     def remove(self, service: ServiceId) -> None:
         """The number stays taken until `free` says that the backend is empty."""
         self._forget(service)
-        if (number := self.pool.number(service)) is not None:
-            self._blocks.pop(number, None)
+        self._proven.pop(service, None)
 
-    def free(self, service: ServiceId) -> None:
+    def free(self, number: int) -> None:
         """The backend is empty. Its number may be given away once files without the old owner are saved: HAProxy
         may be started from the saved ones at any moment, and must not lead the old name to the new owner's servers.
         """
-        if service not in self._services and service not in self._freed:
-            self._freed.append(service)
+        if not self.is_used(number) and number not in self._freed:
+            self._freed.append(number)
 
-    def saved(self, freed: Iterable[ServiceId]) -> None:
-        """Files rendered when `freed` were free have reached the disk."""
-        for service in freed:
-            if service in self._freed:
-                self._freed.remove(service)
-                self.pool.release(service)
+    def saved(self, freed: Iterable[int]) -> None:
+        """Files rendered when `freed` were free have reached the disk. Numbers whose old rules are still loaded wait
+        for the next reload: nobody inherits them.
+        """
+        for number in freed:
+            if number in self._freed and number not in self._loaded:
+                self._freed.remove(number)
+                self.pools.release(number)
 
-    def freed(self) -> tuple[ServiceId, ...]:
+    def freed(self) -> tuple[int, ...]:
         return tuple(self._freed)
 
+    def is_used(self, number: int) -> bool:
+        return self._user(number) is not None
+
+    def can_change(self, service: ServiceId) -> bool:
+        """Whether the running HAProxy has its backend and its rules: then the rest of it is done at run time."""
+        return self._number(self._services[service]) in self._declared and self.is_loaded(service)
+
+    def is_loaded(self, service: ServiceId) -> bool:
+        """Whether the running HAProxy has its rules, which most services have none of."""
+        number = self._number(self._services[service])
+        return self._rules.get(number, "") == self._loaded.get(number, "")
+
+    def agrees_with(self, description: str) -> bool:
+        """Whether the HAProxy that says this of itself needs no reload. It may hold rules of services that are gone."""
+        if description == self.description():
+            self.has_loaded()
+        return description == self._loaded_as and all(map(self.can_change, self._services))
+
+    def has_loaded(self) -> None:
+        """The running HAProxy was started from the present files."""
+        self._loaded, self._loaded_as, self._proven = dict(self._rules), self.description(), dict(self._services)
+        self._declared = frozenset(self.pools.numbers())
+
+    def unproven(self) -> tuple[Service, ...]:
+        """Services whose rules the running HAProxy does not have."""
+        return tuple(service for service in self._services.values() if not self.is_loaded(service.id))
+
+    def fall_back(self, services: Iterable[Service]) -> None:
+        """Go back to what HAProxy has taken, for a new service to nothing."""
+        for service in services:
+            proven = self._proven.get(service.id)
+            if proven is not None and self._pool(proven) is self._pool(service):
+                self.put(proven)
+            else:
+                self.remove(service.id)
+
     def wanted(self) -> Wanted:
-        numbered = [(self._number(service.id), service) for service in self._services.values()]
         return Wanted(
-            routes={key: self._route(claims[-1]) for key, claims in self._claims.items()},
-            servers={number: _by_name(service) for number, service in numbered},
+            routes=self._routes(),
+            servers={self._number(service): self._servers[service.id] for service in self._services.values()},
         )
 
-    def wanted_part(self, numbers: Iterable[int], keys: Iterable[str]) -> Wanted:
-        owners = {number: self.pool.owner(number) for number in numbers}
+    def wanted_part(self, place: Place) -> Wanted:
+        users = {number: self._user(number) for number in place.numbers}
         return Wanted(
-            routes={key: self._route(self._claims[key][-1]) for key in keys if key in self._claims},
-            servers={
-                number: _by_name(self._services[owner]) if owner in self._services else {}
-                for number, owner in owners.items()
-            },
+            routes={key: self._route(self._claims[key][-1]) for key in place.keys if key in self._claims},
+            servers={number: self._servers[user] if user else {} for number, user in users.items()},
         )
 
     def wants(self, number: int, name: str) -> bool:
         """Whether the server belongs there after all."""
-        return name in self.wanted_part((number,), ()).servers.get(number, {})
+        user = self._user(number)
+        return user is not None and name in self._servers[user]
 
     def description(self) -> str:
-        return describe(self._frontend, self._tuning, self._layout, self.pool.size)
+        return describe(self._settings, self.pools.sizes, self._rules)
 
     def files(self) -> Files:
-        routes = [render_route(key, self._route(claims[-1])) for key, claims in self._claims.items()]
-        config = render_config(self._frontend, self._tuning, self._layout, self.pool.size, self._blocks)
-        return Files(config, "".join(routes))
+        blocks = (self._blocks.get(number) or render_backend(number) for number in self.pools.numbers())
+        authorities = self._authorities()
+        config = render_config(self._settings, self.description(), authorities, blocks)
+        return Files(config, render_maps(self._routes()), authorities)
+
+    def _authorities(self) -> dict[str, str]:
+        held = [service.options.upstream.ca for service in self._services.values() if service.options.upstream.ca]
+        return {authority_digest(pem): pem for pem in held}
 
     def _forget(self, service: ServiceId) -> None:
         held = self._services.pop(service, None)
-        if held is not None:
-            self._claims[held.route_key].remove(service)
-            if not self._claims[held.route_key]:
-                del self._claims[held.route_key]
+        if held is None:
+            return
+        number = self._number(held)
+        self._blocks.pop(number, None)
+        self._rules.pop(number, None)
+        del self._servers[service]
+        for key in held.route_keys:
+            self._claims[key].remove(service)
+            if not self._claims[key]:
+                del self._claims[key]
+
+    def _routes(self) -> dict[str, Route]:
+        return {key: self._route(claims[-1]) for key, claims in self._claims.items()}
 
     def _route(self, service: ServiceId) -> Route:
-        return Route(self._number(service), service, self._services[service].route_state)
+        held = self._services[service]
+        return Route(self._number(held), service, held.route_state)
 
-    def _number(self, service: ServiceId) -> int:
-        number = self.pool.number(service)
+    def _pool(self, service: Service) -> Pool:
+        return self.pools.http if isinstance(service, HttpService) else self.pools.tcp
+
+    def _number(self, service: Service) -> int:
+        number = self._pool(service).number(service.id)
         if number is None:
-            raise KeyError(service)
+            raise KeyError(service.id)
         return number
 
-
-def _by_name(service: HttpService) -> dict[str, Server]:
-    return {server.name: server for server in service.servers}
+    def _user(self, number: int) -> ServiceId | None:
+        """Whose backend it is now; an owner that was removed or has moved to the other pool is none."""
+        owner = self.pools.owner(number)
+        held = self._services.get(owner) if owner is not None else None
+        return owner if held is not None and self._number(held) == number else None

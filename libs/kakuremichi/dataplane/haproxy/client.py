@@ -9,7 +9,8 @@ from pathlib import Path
 Command = tuple[str, ...]
 """The words of one command. Each is checked: what could end a word or a command never reaches the socket."""
 
-_WORD = re.compile(r"\A[A-Za-z0-9_.:/@=|*%,+\[\]~-]+\Z")
+# `;` would end a command, a backslash or a quote change how the next word is read.
+_WORD = re.compile(r"\A[A-Za-z0-9_.:/@=|*%,+\[\]()!$&~-]+\Z")
 MAX_COMMAND = 4096
 # HAProxy drops a payload of 16 KiB and more in silence (bound by tune.bufsize and, before 3.4, by the CLI itself).
 MAX_PAYLOAD = 15 * 1024

@@ -20,9 +20,10 @@ from kakuremichi.dataplane.haproxy.diff import (
     SetMap,
     Step,
     WeighServer,
-    parse_backend,
     parse_route,
 )
+from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.naming import RouteMap, backend_name, key_in, parse_backend, place
 
 # A server added at run time inherits nothing from default-server. Without both words HAProxy keeps no idle
 # connection to it, which costs two thirds of the requests per second.
@@ -32,7 +33,8 @@ _DONE = ("", "New server registered.", "Server deleted.")
 _MOVED = ("IP changed", "no need to change the addr", "port changed")
 _STILL_CONNECTED = "Server still has connections"
 _MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # srv_admin_state: forced, inherited, by configuration, by resolution
-_FOUND = re.compile(r'\bfound=yes\b.*?\bvalue="([^"]*)"')
+_NO_SUCH_MAP = "Unknown map identifier"  # that of a version before ours, which a reload will replace
+_FOUND = re.compile(r'\bfound=yes\b.*?\bkey="([^"]*)".*?\bvalue="([^"]*)"')
 
 
 class Running(NamedTuple):
@@ -50,32 +52,42 @@ def endpoint(server: Server) -> str:
 def server_words(server: Server) -> Command:
     """Everything after the name, alike in the file and at run time."""
     backup = ("backup",) if server.backup else ()
-    return (endpoint(server), "weight", str(server.weight), *backup, *KEEP_CONNECTIONS)
+    return (endpoint(server), "weight", str(server.weight), *backup, *server.transport, *KEEP_CONNECTIONS)
 
 
-def commands_of(step: Step, routes: str) -> tuple[Command, ...]:  # noqa: PLR0911  # one return for each kind
-    """`routes` is the path of the route map as the configuration names it."""
+def commands_of(step: Step, layout: Layout) -> tuple[Command, ...]:  # noqa: PLR0911  # one return for each kind
+    """Maps are named by their paths, as in the configuration."""
     match step:
         case AddMap(key, route):
-            return (("add", "map", routes, key, str(route)),)
+            return (("add", "map", *map_entry(key, layout), str(route)),)
         case SetMap(key, route):
-            return (("set", "map", routes, key, str(route)),)
+            return (("set", "map", *map_entry(key, layout), str(route)),)
         case DelMap(key):
-            return (("del", "map", routes, key),)
+            return (("del", "map", *map_entry(key, layout)),)
         case AddServer(number, server):
-            name = f"p{number}/{server.name}"
+            name = _name(number, server.name)
             return ("add", "server", name, *server_words(server)), ("enable", "server", name)
         case MoveServer(number, server):
-            name = f"p{number}/{server.name}"
+            name = _name(number, server.name)
             return (("set", "server", name, "addr", str(server.address), "port", str(server.port)),)
         case WeighServer(number, server):
-            return (("set", "server", f"p{number}/{server.name}", "weight", str(server.weight)),)
+            return (("set", "server", _name(number, server.name), "weight", str(server.weight)),)
         case EnableServer(number, name):
-            return (("set", "server", f"p{number}/{name}", "state", "ready"),)
+            return (("set", "server", _name(number, name), "state", "ready"),)
         case RemoveServer(number, name, cut):
-            return _removal(f"p{number}/{name}", cut=cut)
+            return _removal(_name(number, name), cut=cut)
         case CutServer(number, name):
-            return _stop(f"p{number}/{name}", cut=True)
+            return _stop(_name(number, name), cut=True)
+
+
+def map_entry(key: str, layout: Layout) -> tuple[str, str]:
+    """The map that holds a route key, and the key as it is written there."""
+    route_map, written = place(key)
+    return str(layout.map(route_map)), written
+
+
+def _name(number: int, server: str) -> str:
+    return f"{backend_name(number)}/{server}"
 
 
 def _removal(name: str, *, cut: bool) -> tuple[Command, ...]:
@@ -114,12 +126,15 @@ def parse_running(reply: str) -> Running:
         raise ProxyError(f"show info: no process id in {reply[:80]!r}") from error
 
 
-def parse_map(reply: str) -> dict[str, frozenset[Route | None]]:
-    """From `show map`: lines of reference, key, value."""
+def parse_map(reply: str, route_map: RouteMap = RouteMap.HOSTS) -> dict[str, frozenset[Route | None]]:
+    """From `show map`: lines of reference, key, value. A map that the running configuration lacks is empty."""
     routes: dict[str, frozenset[Route | None]] = {}
+    if reply.startswith(_NO_SUCH_MAP):
+        return routes
     for line in reply.splitlines():
         reference, _, entry = line.partition(" ")
-        key, _, value = entry.partition(" ")
+        written, _, value = entry.partition(" ")
+        key = key_in(route_map, written)
         if not reference.startswith("0x"):
             raise ProxyError(f"show map: {' '.join(reply.split())[:120]}")
         found = frozenset((parse_route(value),))
@@ -127,11 +142,15 @@ def parse_map(reply: str) -> dict[str, frozenset[Route | None]]:
     return routes
 
 
-def parse_found(reply: str) -> frozenset[Route | None]:
-    """From `get map`: empty if the key is unknown."""
+def parse_found(reply: str, written: str) -> frozenset[Route | None]:
+    """From `get map`: empty if the key is unknown. HAProxy looks it up as it would for a visitor, so in a map of
+    prefixes it may find a shorter one.
+    """
+    if reply.startswith(_NO_SUCH_MAP):
+        return frozenset()
     if "found=" not in reply:
         raise ProxyError(f"get map: {' '.join(reply.split())[:120]}")
-    return frozenset(parse_route(value) for value in _FOUND.findall(reply))
+    return frozenset(parse_route(value) for key, value in _FOUND.findall(reply) if key == written)
 
 
 def parse_servers(reply: str) -> dict[int, dict[str, ActualServer]]:

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kakuremichi.dataplane.haproxy.desired import RouteState, Server
+from kakuremichi.dataplane.haproxy.naming import backend_name, parse_backend
 from kakuremichi.model.ids import ServiceId, is_token
 
 
 class Route(NamedTuple):
-    """A value of the route map, `p<number>|<service>|<state>`: only our own ids, never a visitor's or user's text."""
+    """A value of the route maps, `<backend>|<service>|<state>`: only our own ids, never a visitor's or user's text."""
 
     number: int
     service: ServiceId
     state: RouteState = RouteState.ACTIVE
 
     def __str__(self) -> str:
-        return f"p{self.number}|{self.service}|{self.state}"
+        return f"{backend_name(self.number)}|{self.service}|{self.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +187,10 @@ def _server_steps(number: int, held: ActualServer | None, server: Server) -> lis
 
 
 def parse_route(value: str) -> Route | None:
-    """A route map value; None if it is not one of ours."""
+    """A value of the route maps; None if it is not one of ours."""
     backend, _, rest = value.partition("|")
     service, _, state = rest.partition("|")
     number = parse_backend(backend)
     if number is None or not is_token(service) or state not in set(RouteState):
         return None
     return Route(number, ServiceId(service), RouteState(state))
-
-
-def parse_backend(name: str) -> int | None:
-    """7 for `p7`; None for any other backend."""
-    digits = name[1:]
-    return int(digits) if name[:1] == "p" and len(digits) < 7 and digits.isascii() and digits.isdigit() else None

@@ -2,9 +2,13 @@
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from kakuremichi.dataplane.haproxy.naming import RouteMap
+
+_AUTHORITY = "authority-"
 _PATH = re.compile(r"\A/[A-Za-z0-9._/-]{0,71}\Z")
 
 
@@ -24,9 +28,17 @@ class Layout:
     def config(self) -> Path:
         return self.directory / "haproxy.cfg"
 
+    def map(self, route_map: RouteMap) -> Path:
+        return self.directory / f"{route_map}.map"
+
+    def authority(self, digest: str) -> Path:
+        """Certificates that a target is checked with."""
+        return self.directory / f"{_AUTHORITY}{digest}.pem"
+
     @property
-    def routes(self) -> Path:
-        return self.directory / "routes.map"
+    def access_log(self) -> Path:
+        """Datagram socket that reads the access log; HAProxy drops lines while nobody does."""
+        return self.directory / "access.sock"
 
     @property
     def admin_socket(self) -> Path:
@@ -52,29 +64,53 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What HAProxy reads when it starts: configuration with the servers, and the route map."""
+    """What HAProxy reads when it starts: configuration with the servers, route maps, authorities by their digest."""
 
     config: str
-    routes: str
+    maps: Mapping[RouteMap, str] = field(default_factory=dict)
+    authorities: Mapping[str, str] = field(default_factory=dict)
 
 
 def save(layout: Layout, files: Files) -> None:
-    """Write both, each whole or not at all. Blocking: call it in a thread.
+    """Write all, each whole or not at all, and only what has changed. Blocking: call it in a thread.
 
-    HAProxy may be restarted between the two renames. Neither mixture can send a visitor to a stranger's
-    servers, because a backend number gets a new owner only after files without the old one were saved.
+    HAProxy may be restarted between any two renames. No mixture can send a visitor to a stranger's servers, because
+    a backend number gets a new owner only after files without the old one were saved; and none leads to a service
+    without its rules, because the configuration comes before the maps.
     """
     layout.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(layout.routes, files.routes)
-    write_whole(layout.config, files.config)
+    for digest, pem in files.authorities.items():
+        _write_if_other(layout.authority(digest), pem)
+    _write_if_other(layout.config, files.config)
+    for route_map in RouteMap:
+        _write_if_other(layout.map(route_map), files.maps.get(route_map, ""))
+    for digest in _authorities(layout).keys() - files.authorities.keys():
+        layout.authority(digest).unlink(missing_ok=True)
 
 
 def load(layout: Layout) -> Files | None:
     """The files as they were last saved; None before the first time."""
+    if (config := _read(layout.config)) is None:
+        return None
+    maps = {route_map: _read(layout.map(route_map)) or "" for route_map in RouteMap}
+    return Files(config, maps, _authorities(layout))
+
+
+def _authorities(layout: Layout) -> dict[str, str]:
+    found = layout.directory.glob(f"{_AUTHORITY}*.pem")
+    return {path.stem.removeprefix(_AUTHORITY): path.read_text() for path in found}
+
+
+def _read(path: Path) -> str | None:
     try:
-        return Files(layout.config.read_text(), layout.routes.read_text())
+        return path.read_text()
     except FileNotFoundError:
         return None
+
+
+def _write_if_other(path: Path, text: str) -> None:
+    if _read(path) != text:
+        write_whole(path, text)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
     python -m kakuremichi.dataplane.haproxy.holder --dir DIR --bind 80=0.0.0.0:80 --bind TLS=0.0.0.0:443
 
+`--bind TCP6=[::]:15080,transparent` makes a socket to which nft's `tproxy` may give connections to other ports.
+
 While HAProxy is away connections wait in the sockets' queues, so none is refused. The holder itself may be killed:
 HAProxy goes on, and the next holder adopts it and copies the sockets out of it. Under systemd use `KillMode=process`
 so that a killed holder does not take HAProxy along; sockets of a socket unit are taken instead of `--bind`.
@@ -200,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="holder", description="Holds the listening sockets of HAProxy and runs it.")
     parser.add_argument("--dir", type=Path, required=True, help="private directory, made with mode 0700")
-    parser.add_argument("--bind", action="append", default=[], metavar="NAME=ADDRESS:PORT", help="may be repeated")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="NAME=ADDRESS:PORT[,transparent]", help="may be repeated"
+    )
     parser.add_argument("--config", type=Path, help="default: haproxy.cfg in the directory")
     parser.add_argument("--haproxy", type=Path, help="the program; default: from PATH or the sbin folders")
     parser.add_argument("--grace", type=float, default=10.0, metavar="SECONDS", help="for open connections at the end")

@@ -14,8 +14,13 @@ BACKLOG = 4096  # connects wait here while no HAProxy runs: late for a moment, n
 PREFIX = "KK_FD_"
 Sockets = dict[str, socket.socket]
 
-_BIND = re.compile(r"\A([A-Za-z0-9_]{1,32})=(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})\Z")
+_BIND = re.compile(r"\A([A-Za-z0-9_]{1,32})=(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})(,transparent)?\Z")
 _SYSTEMD_FIRST_FD = 3
+_IPV6_TRANSPARENT = 75  # Python has no name for it
+_TRANSPARENT = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TRANSPARENT),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT),
+}
 _SYS_PIDFD_GETFD = 438  # the same on every architecture; Python 3.11 has no wrapper
 
 
@@ -25,27 +30,38 @@ class SocketError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """`name` becomes the variable `KK_FD_<name>` that the configuration binds."""
+    """`name` becomes the variable `KK_FD_<name>` that the configuration binds.
+
+    `transparent` sockets may be given connections to other ports by nft's `tproxy`, and know the port that was asked
+    for. IPv6 needs that: HAProxy asks the kernel what stood before a `redirect` for IPv4 only. Needs CAP_NET_ADMIN.
+    """
 
     name: str
     address: IPAddress
     port: int
+    transparent: bool = False
+
+
+def host_has_ipv6() -> bool:
+    """Whether sockets of IPv6 can be had here; a kernel may be without."""
+    return Path("/proc/net/if_inet6").exists()
 
 
 def parse_bind(text: str) -> Bind:
-    """`NAME=ADDRESS:PORT`, as `80=0.0.0.0:80` or `80V6=[::]:80`. Raises SocketError."""
+    """`NAME=ADDRESS:PORT`, as `80=0.0.0.0:80`, `80V6=[::]:80` or `TCP6=[::]:1080,transparent`. Raises SocketError."""
     match = _BIND.match(text)
     if match is None or not 0 < int(match[4]) < 65536:
-        raise SocketError(f"bind {text!r}: not of the form NAME=ADDRESS:PORT or NAME=[ADDRESS]:PORT")
+        raise SocketError(f"bind {text!r}: not of the form NAME=ADDRESS:PORT or NAME=[ADDRESS]:PORT[,transparent]")
     try:
-        return Bind(match[1].upper(), parse_address(match[2] or match[3]), int(match[4]))
+        return Bind(match[1].upper(), parse_address(match[2] or match[3]), int(match[4]), match[5] is not None)
     except AddressRefusedError as error:
         raise SocketError(f"bind {text!r}: {error}") from error
 
 
 def matches(sock: socket.socket, bind: Bind) -> bool:
     address, port, *_ = sock.getsockname()
-    return (parse_address(address), port) == (bind.address, bind.port)
+    transparent = sock.getsockopt(*_TRANSPARENT[sock.family]) == 1
+    return (parse_address(address), port, transparent) == (bind.address, bind.port, bind.transparent)
 
 
 def listen(bind: Bind) -> socket.socket:
@@ -56,6 +72,8 @@ def listen(bind: Bind) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if bind.transparent:
+            sock.setsockopt(*_TRANSPARENT[family], 1)
         sock.bind((str(bind.address), bind.port))
         sock.listen(BACKLOG)
     except OSError as error:

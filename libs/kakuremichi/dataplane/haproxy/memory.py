@@ -8,7 +8,6 @@ from typing import Any
 
 from kakuremichi.dataplane.haproxy.client import ProxyUnavailableError
 from kakuremichi.dataplane.haproxy.commands import Running
-from kakuremichi.dataplane.haproxy.config import parse_routes_file
 from kakuremichi.dataplane.haproxy.desired import Server
 from kakuremichi.dataplane.haproxy.diff import (
     Actual,
@@ -28,10 +27,12 @@ from kakuremichi.dataplane.haproxy.diff import (
     WeighServer,
 )
 from kakuremichi.dataplane.haproxy.files import Files
-from kakuremichi.dataplane.haproxy.proxy import Decide, Outcome
+from kakuremichi.dataplane.haproxy.naming import parse_backend
+from kakuremichi.dataplane.haproxy.proxy import Decide, Outcome, ProxyRefusedError
+from kakuremichi.dataplane.haproxy.rendering import parse_maps
 
-_BACKEND = re.compile(r"^backend p(\d+) from base\n((?:  server .*\n)*)", re.MULTILINE)
-_SERVER = re.compile(r"  server (\S+) (?:\[(.+)\]|([\d.]+)):(\d+) weight (\d+)")
+_BACKEND = re.compile(r"^backend (\S+) from \w+\n((?:  .*\n)*)", re.MULTILINE)
+_SERVER = re.compile(r"^  server (\S+) (?:\[(.+)\]|([\d.]+)):(\d+) weight (\d+)", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^  description (\S+)$", re.MULTILINE)
 
 
@@ -46,7 +47,8 @@ class MemoryProxy:
         self.reloads = 0
         self.pid = 0  # 0: not running
         self._description = ""
-        self._size = 0
+        self.rules: dict[int, str] = {}  # of each backend that there is
+        self.refused = ""  # a configuration that holds this text is refused
         self._routes: list[tuple[str, Route]] = []
         self._servers: dict[int, dict[str, ActualServer]] = {}
 
@@ -56,10 +58,10 @@ class MemoryProxy:
             raise ProxyUnavailableError("haproxy.cfg: there is none")
         self.pid += 1
         self.connected.clear()
-        blocks = {int(number): text for number, text in _BACKEND.findall(self.files.config)}
-        self._size = len(blocks)
-        self._servers = {number: _servers_in(text) for number, text in blocks.items()}
-        self._routes = list(parse_routes_file(self.files.routes).items())
+        blocks = {parse_backend(name): text for name, text in _BACKEND.findall(self.files.config)}
+        self.rules = {number: _rules_in(text) for number, text in blocks.items() if number is not None}
+        self._servers = {number: _servers_in(blocks[number]) for number in self.rules}
+        self._routes = list(parse_maps(self.files.maps).items())
         found = _DESCRIPTION.search(self.files.config)
         self._description = found[1] if found else ""
 
@@ -94,6 +96,8 @@ class MemoryProxy:
 
     async def reload(self, files: Files) -> None:
         self._check_running()
+        if self.refused and self.refused in files.config:
+            raise ProxyRefusedError("reload: HAProxy refused the new configuration; see haproxy.log")
         self.files = files
         self.reloads += 1
         self.start()
@@ -141,7 +145,7 @@ class MemoryProxy:
         return None
 
     def _add(self, number: int, server: Server) -> str | None:
-        if number >= self._size:
+        if number not in self.rules:
             return "No such backend."
         if server.name in self._servers[number]:
             return "Already exists a server with the same name in backend."
@@ -172,3 +176,7 @@ def _servers_in(text: str) -> dict[str, ActualServer]:
         name: ActualServer(str(ip_address(v6 or v4)), int(port), int(weight), ready=True)
         for name, v6, v4, port, weight in _SERVER.findall(text)
     }
+
+
+def _rules_in(text: str) -> str:
+    return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("  server "))

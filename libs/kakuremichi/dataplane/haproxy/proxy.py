@@ -19,6 +19,7 @@ from kakuremichi.dataplane.haproxy.commands import (
     Running,
     commands_of,
     fault_in,
+    map_entry,
     parse_found,
     parse_map,
     parse_running,
@@ -26,6 +27,7 @@ from kakuremichi.dataplane.haproxy.commands import (
 )
 from kakuremichi.dataplane.haproxy.diff import Actual, ActualServer, Step
 from kakuremichi.dataplane.haproxy.files import Files, Layout
+from kakuremichi.dataplane.haproxy.naming import RouteMap, backend_name, place
 
 _BATCH = 500  # steps; between batches other tasks get their turn
 _POLL_S = 0.01
@@ -92,10 +94,10 @@ class Haproxy:
         return parse_running((await self._client.execute([("show", "info")]))[0])
 
     async def read(self) -> Actual:
-        commands = ("show", "map", self._routes), ("show", "servers", "state")
-        routes, servers = await self._client.execute(commands)
+        maps = [("show", "map", str(self._layout.map(route_map))) for route_map in RouteMap]
+        *routes, servers = await self._client.execute([*maps, ("show", "servers", "state")])
         # 10,000 services take 0.1 s to parse: in a thread, so that the event loop goes on.
-        return await asyncio.to_thread(lambda: Actual(parse_map(routes), parse_servers(servers)))
+        return await asyncio.to_thread(_parse_all, routes, servers)
 
     async def read_part(self, numbers: Collection[int], keys: Collection[str]) -> Actual:
         async with self._client.conversation() as talk:
@@ -114,17 +116,17 @@ class Haproxy:
             return tuple(await self._apply_batch(talk.ask, steps)) if steps else ()
 
     async def _read_part(self, talk: Conversation, numbers: Collection[int], keys: Collection[str]) -> Actual:
-        commands: list[Command] = [("get", "map", self._routes, key) for key in keys]
-        commands += [("show", "servers", "state", f"p{number}") for number in numbers]
+        commands: list[Command] = [("get", "map", *map_entry(key, self._layout)) for key in keys]
+        commands += [("show", "servers", "state", backend_name(number)) for number in numbers]
         replies = await talk.ask(commands)
-        found = {key: parse_found(reply) for key, reply in zip(keys, replies, strict=False)}
+        found = {key: parse_found(reply, place(key)[1]) for key, reply in zip(keys, replies, strict=False)}
         servers: dict[int, dict[str, ActualServer]] = {number: {} for number in numbers}
         for reply in replies[len(keys) :]:
             servers.update(parse_servers(reply))
         return Actual({key: routes for key, routes in found.items() if routes}, servers)
 
     async def _apply_batch(self, ask: Ask, steps: Sequence[Step]) -> list[Outcome]:
-        commands = [commands_of(step, self._routes) for step in steps]
+        commands = [commands_of(step, self._layout) for step in steps]
         replies = iter(await ask([command for group in commands for command in group]))
         answered = [[next(replies) for _ in group] for group in commands]
         return [Outcome(step, fault_in(step, answers)) for step, answers in zip(steps, answered, strict=True)]
@@ -186,9 +188,10 @@ class Haproxy:
         worker = _WORKER.search(reply)
         return _Processes(int(master[1]), int(master[3] or 0), int(worker[1]) if worker else None)
 
-    @property
-    def _routes(self) -> str:
-        return str(self._layout.routes)
+
+def _parse_all(replies: Sequence[str], servers: str) -> Actual:
+    maps = [parse_map(reply, route_map) for route_map, reply in zip(RouteMap, replies, strict=True)]
+    return Actual({key: routes for held in maps for key, routes in held.items()}, parse_servers(servers))
 
 
 class ProxyRefusedError(ProxyError):

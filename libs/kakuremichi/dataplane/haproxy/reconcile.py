@@ -3,31 +3,40 @@
 A change is done at run time first, in about a millisecond; the files follow within SAVE_S, always before a reload
 and at the end. If HAProxy dies in between, it starts from the older files, and the watch meets another process and
 compares everything. If we die in between, the comparison at our own start mends it.
+
+Other rules of a service (its options) need a reload. Changes that wait for one share it, and are reported when it is
+done; until then visitors meet the service as it was, a new one not at all: never without its rules.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from kakuremichi.dataplane.haproxy.book import Book
-from kakuremichi.dataplane.haproxy.client import ProxyError, ProxyUnavailableError
+from kakuremichi.dataplane.haproxy.book import Book, Place
+from kakuremichi.dataplane.haproxy.capabilities import OLDEST, Capabilities
+from kakuremichi.dataplane.haproxy.client import ProxyError
 from kakuremichi.dataplane.haproxy.commands import is_busy
-from kakuremichi.dataplane.haproxy.config import described_pool, parse_routes_file
-from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Tuning
+from kakuremichi.dataplane.haproxy.config import Settings, described
+from kakuremichi.dataplane.haproxy.desired import Frontend, Service, Tuning
 from kakuremichi.dataplane.haproxy.diff import DelMap, RemoveServer, SetMap, Step, cuts, steps_between
 from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.dataplane.haproxy.lingering import Lingering
-from kakuremichi.dataplane.haproxy.pool import Pool, PoolExhaustedError
-from kakuremichi.dataplane.haproxy.proxy import Outcome, Proxy
+from kakuremichi.dataplane.haproxy.naming import backend_name
+from kakuremichi.dataplane.haproxy.pool import PoolExhaustedError, Pools
+from kakuremichi.dataplane.haproxy.proxy import Outcome, Proxy, ProxyRefusedError
+from kakuremichi.dataplane.haproxy.reloading import SharedReload
+from kakuremichi.dataplane.haproxy.rendering import parse_maps
+from kakuremichi.dataplane.haproxy.report import Report
 from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import ServiceId
 
 log = structlog.get_logger(__name__)
 
 POOL_SIZE = 1024
+TCP_POOL_SIZE = 256
 TICK_S = 0.25
 SAVE_S = 0.5
 WATCH_S = 1.0
@@ -36,23 +45,16 @@ _MOST_PROBLEMS = 100
 _SLICE = 1000  # services taken over before other tasks get their turn
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one pass did. Done if `errors` is empty; the servers of `pending` get no visitors any more and are removed
-    when their last connections have ended.
-    """
-
-    outcomes: tuple[Outcome, ...] = ()
-    errors: tuple[str, ...] = ()
-    pending: tuple[RemoveServer, ...] = ()
-    reloaded: bool = False
-
-
 @dataclass(slots=True)
 class _Pass:
     outcomes: list[Outcome] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     reloaded: bool = False
+    blamed: set[ServiceId] = field(default_factory=set)
+
+    def blame(self, service: ServiceId, reason: str) -> None:
+        self.blamed.add(service)
+        self.errors.append(f"{service}: {reason}")
 
 
 class Reconciler:
@@ -66,10 +68,16 @@ class Reconciler:
         tuning: Tuning | None = None,
         *,
         pool_size: int = POOL_SIZE,
+        tcp_pool_size: int = TCP_POOL_SIZE,
+        capabilities: Capabilities = OLDEST,
     ) -> None:
         self._proxy = proxy
         # Until the first pass has read which numbers are taken there is nobody in it.
-        self._book = Book(frontend, tuning or Tuning(), layout, Pool(pool_size))
+        sizes = pool_size, tcp_pool_size if frontend.tcp else 0
+        self._book = Book(Settings(layout, frontend, tuning or Tuning(), capabilities), Pools.of(*sizes))
+        self._reloads = SharedReload(self.compare)
+        self.before_reload: Callable[[], Awaitable[object]] | None = None
+        """Called with the old worker still there, whose counters end with it."""
         self._opened = False
         self._lingering = Lingering()
         self._state = asyncio.Lock()
@@ -93,9 +101,9 @@ class Reconciler:
     @property
     def owners(self) -> dict[int, ServiceId]:
         """Backend number to service, for the counters."""
-        return dict(self._book.pool.owners())
+        return self._book.pools.owners()
 
-    async def full(self, services: Iterable[HttpService]) -> Report:
+    async def full(self, services: Iterable[Service]) -> Report:
         """Replace the whole desired state, compare all of it and save the files, whether HAProxy runs or not."""
         async with self._disk, self._state:
             if not self._opened:
@@ -103,7 +111,7 @@ class Reconciler:
             await self._take_over({service.id: service for service in services})
             report = await self._pass(self._compare)
             saved = await self._pass(lambda _: self._save())
-            return Report(report.outcomes, (*report.errors, *saved.errors), report.pending, report.reloaded)
+            return replace(report, errors=(*report.errors, *saved.errors))
 
     async def compare(self) -> Report:
         """Compare everything with what HAProxy really holds."""
@@ -111,29 +119,30 @@ class Reconciler:
             self._check_opened()
             return await self._pass(self._compare)
 
-    async def put(self, service: HttpService) -> Report:
-        """Add one service or replace it whole."""
+    async def put(self, service: Service) -> Report:
+        """Add one service or replace it whole. Raises ServiceRefusedError."""
         async with self._state:
             self._check_opened()
-            keys = self._book.keys_of(service.id) | {service.route_key}
-            with suppress(PoolExhaustedError):
-                number = self._book.put(service)
-                return await self._pass(lambda run: self._change(run, number, keys))
-        async with self._disk, self._state:
-            self._book.pool.grow(1)
-            self._book.put(service)
+            before = self._book.place_of(service.id)
+            try:
+                self._book.put(service)
+            except PoolExhaustedError:
+                self._book.grow_for(service)
+                self._book.put(service)
             self._touch()
-            return await self._pass(self._compare)  # the pool is part of the description, so this reloads
+            place = before | self._book.place_of(service.id)
+            if self._book.can_change(service.id):
+                return await self._pass(lambda run: self._change(run, place))
+            ticket = self._reloads.ask()
+        return (await self._reloads.done(ticket)).concerning(service.id)
 
     async def remove(self, service: ServiceId, *, cut: bool = False) -> Report:
         """Take the name away, then the servers; `cut` ends their open connections too. May be repeated."""
         async with self._state:
             self._check_opened()
-            number, keys = self._book.pool.number(service), self._book.keys_of(service)
+            place = self._book.place_of(service)
             self._book.remove(service)
-            if number is None:
-                return Report()
-            return await self._pass(lambda run: self._change(run, number, keys, cut=cut))
+            return await self._pass(lambda run: self._change(run, place, cut=cut)) if place.numbers else Report()
 
     async def cut(self, addresses: Iterable[IPAddress]) -> Report:
         """End every connection to these addresses, whatever service it belongs to. May be repeated.
@@ -171,25 +180,27 @@ class Reconciler:
 
     async def _open(self) -> None:
         """Take over the numbers in use, so that no service changes its backend because we were restarted."""
-        size = self._book.pool.size
+        sizes = self._book.pools.sizes
         try:
             running, actual = await self._proxy.running(), await self._proxy.read()
             routes = [route for values in actual.routes.values() for route in values if route is not None]
-            size = max(size, described_pool(running.description) or 0)
+            known = described(running.description)
+            if known is not None:
+                sizes = max(sizes[0], known.http), max(sizes[1], known.tcp)
         except ProxyError:
             saved = await self._proxy.saved()
-            routes = list(parse_routes_file(saved.routes).values()) if saved else []
-        self._book.pool = Pool(size, {route.service: route.number for route in routes})
+            routes = list(parse_maps(saved.maps).values()) if saved else []
+        self._book.pools = Pools.of(*sizes, {(route.service, route.number): None for route in routes})
         self._opened = True
 
-    async def _take_over(self, services: dict[ServiceId, HttpService]) -> None:
+    async def _take_over(self, services: dict[ServiceId, Service]) -> None:
         book = self._book
         for gone in [known for known in book.services() if known not in services]:
             book.remove(gone)
             self._touch()
-        book.pool.grow(sum(book.pool.number(service) is None for service in services))
+        book.grow_for(*services.values())
         for count, service in enumerate(services.values()):
-            if book.services().get(service.id) != service or not book.keys_of(service.id):
+            if book.services().get(service.id) != service or service.route_key not in book.place_of(service.id).keys:
                 book.put(service)
                 self._touch()
             if count % _SLICE == _SLICE - 1:
@@ -203,14 +214,16 @@ class Reconciler:
             self._compared_pid = 0
             run.errors.append(str(error))
         self._problems = (*self._problems, *run.errors)[-_MOST_PROBLEMS:]
-        return Report(tuple(run.outcomes), tuple(run.errors), self.pending, run.reloaded)
+        return Report(tuple(run.outcomes), tuple(run.errors), self.pending, run.reloaded, frozenset(run.blamed))
 
-    async def _change(self, run: _Pass, number: int, keys: frozenset[str], *, cut: bool = False) -> None:
+    async def _change(self, run: _Pass, place: Place, *, cut: bool = False) -> None:
         self._touch()
-        wanted = self._book.wanted_part((number,), keys)
-        outcomes = await self._proxy.change((number,), sorted(keys), lambda seen: steps_between(seen, wanted, cut=cut))
+        wanted, numbers = self._book.wanted_part(place), sorted(place.numbers)
+        outcomes = await self._proxy.change(
+            numbers, sorted(place.keys), lambda seen: steps_between(seen, wanted, cut=cut)
+        )
         self._note(run, outcomes)
-        self._settle(run, (number,))
+        self._settle(run, numbers)
 
     async def _cut(self, run: _Pass, addresses: frozenset[str]) -> None:
         actual = await self._proxy.read()
@@ -218,28 +231,65 @@ class Reconciler:
 
     async def _compare(self, run: _Pass) -> None:
         running = await self._proxy.running()
-        if running.description != self._book.description():
+        if not self._book.agrees_with(running.description):
             await self._reload(run)
             running = await self._proxy.running()
         actual = await self._proxy.read()
         steps = await asyncio.to_thread(steps_between, actual, self._book.wanted())
         self._lingering.clear()
         await self._apply(run, steps)
-        self._settle(run, list(self._book.pool.owners()))
+        self._settle(run, list(self._book.pools.owners()))
         self._compared_pid = 0 if run.errors else running.pid
         self._problems = ()  # those of this pass follow
 
     async def _reload(self, run: _Pass) -> None:
-        freed, files = self._book.freed(), self._book.files()
         try:
-            await self._proxy.reload(files)
-        except ProxyUnavailableError:
+            await self._load(run)
+        except ProxyRefusedError as error:
+            await self._load_without_culprits(run, error)
+
+    async def _load(self, run: _Pass) -> None:
+        freed, files = self._book.freed(), self._book.files()
+        if self.before_reload is not None:
+            with suppress(ProxyError):
+                await self.before_reload()
+        await self._proxy.reload(files)
+        run.reloaded = True
+        self._book.has_loaded()
+        self._saved(freed)
+
+    async def _load_without_culprits(self, run: _Pass, error: ProxyRefusedError) -> None:
+        """Those whose rules are new are suspects: first without all of them, then as many as HAProxy takes. If it
+        refuses the rest too, none of them is to blame, and everything stays as it is. Raises ProxyRefusedError.
+        """
+        suspects = self._book.unproven()
+        self._book.fall_back(suspects)
+        self._touch()
+        try:
+            await self._load(run)
+        except ProxyRefusedError:
+            for suspect in suspects:
+                self._book.put(suspect)
             raise
-        except ProxyError as error:  # the old worker goes on: give it what it can take
-            run.errors.append(str(error))
+        for culprit in await self._admit(run, suspects):
+            run.blame(culprit.id, str(error))
+
+    async def _admit(self, run: _Pass, suspects: Sequence[Service]) -> list[Service]:
+        """Load as many of them as HAProxy takes; the others are returned."""
+        if not suspects:
+            return []
+        for suspect in suspects:
+            self._book.put(suspect)
+        try:
+            await self._load(run)
+        except ProxyRefusedError:
+            self._book.fall_back(suspects)
         else:
-            run.reloaded = True
-            self._saved(freed)
+            return []
+        if len(suspects) == 1:
+            return [*suspects]
+        half = len(suspects) // 2
+        return [*await self._admit(run, suspects[:half]), *await self._admit(run, suspects[half:])]
 
     async def _apply(self, run: _Pass, steps: Sequence[Step]) -> None:
         self._note(run, await self._proxy.apply(steps))
@@ -252,14 +302,18 @@ class Reconciler:
                 self._lingering.refused(outcome.step, now)
             elif outcome.error:
                 self._compared_pid = 0
-                run.errors.append(self._sentence(outcome))
+                self._blame(run, outcome.step, outcome.error)
             elif isinstance(outcome.step, RemoveServer):
                 self._lingering.gone(outcome.step)
 
-    def _sentence(self, outcome: Outcome) -> str:
-        number = getattr(outcome.step, "number", None)
-        subject = self._book.pool.owner(number) if number is not None else getattr(outcome.step, "key", None)
-        return f"{subject or f'p{number}'}: {type(outcome.step).__name__}: {outcome.error}"
+    def _blame(self, run: _Pass, step: Step, error: str) -> None:
+        number = getattr(step, "number", None)
+        reason = f"{type(step).__name__}: {error}"
+        owner = self._book.pools.owner(number) if number is not None else None
+        if owner is not None:
+            run.blame(owner, reason)
+        else:
+            run.errors.append(f"{getattr(step, 'key', None) or backend_name(number or 0)}: {reason}")
 
     def _settle(self, run: _Pass, numbers: Iterable[int]) -> None:
         """Backends without an owner that are empty now may be given away, unless a name still leads there."""
@@ -268,9 +322,8 @@ class Reconciler:
         failed = {outcome.step.number for outcome in run.outcomes if outcome.error and hasattr(outcome.step, "number")}
         kept = failed | self._lingering.numbers()
         for number in numbers:
-            owner = self._book.pool.owner(number)
-            if owner is not None and owner not in self._book and number not in kept:
-                self._book.free(owner)
+            if number not in kept and not self._book.is_used(number) and self._book.pools.owner(number) is not None:
+                self._book.free(number)
                 self._touch()
 
     async def _save(self) -> None:
@@ -285,7 +338,7 @@ class Reconciler:
             raise
         self._saved(freed, keep=self._unsaved_since)
 
-    def _saved(self, freed: Iterable[ServiceId], *, keep: float | None = None) -> None:
+    def _saved(self, freed: Iterable[int], *, keep: float | None = None) -> None:
         self._book.saved(freed)
         self._unsaved_since = keep
 

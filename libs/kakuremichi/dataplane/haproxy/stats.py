@@ -1,17 +1,20 @@
-"""What passed through each service, from `show stat`: counted on over restarts of HAProxy and changes of backend."""
+"""What passed through each service, from `show stat`: counted on over restarts and reloads and changes of backend."""
 
 import asyncio
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from kakuremichi.dataplane.haproxy.client import Command, ProxyError, RuntimeClient
-from kakuremichi.dataplane.haproxy.diff import parse_backend
+from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.naming import parse_backend
 from kakuremichi.model.ids import ServiceId
 
 _BACKENDS: Command = ("show", "stat", "-1", "2", "-1")
 _WITH_SERVERS: Command = ("show", "stat", "-1", "6", "-1")  # types are bits: 2 a backend, 4 a server
+_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 _COLUMNS = (
     "stot",
     "bin",
@@ -25,6 +28,7 @@ _COLUMNS = (
     "eresp",
     "wretr",
     "wredis",
+    "dreq",
 )
 
 
@@ -44,6 +48,7 @@ class Counters:
     response_errors: int = 0
     retries: int = 0
     redispatches: int = 0
+    denied: int = 0  # requests or connections that a rule of the service refused
 
     def __add__(self, other: "Counters") -> "Counters":
         return Counters(*map(operator.add, astuple(self), astuple(other)))
@@ -70,7 +75,11 @@ class BackendStat:
 
     counters: Counters = field(default_factory=Counters)
     sessions: int = 0
+    rate: int = 0  # requests, of TCP connections, in the last second
     servers: Mapping[str, ServerHealth] = field(default_factory=dict)
+
+
+Workers = Mapping[int, Mapping[int, BackendStat]]
 
 
 async def read_stats(admin_socket: Path, *, servers: bool = False) -> dict[int, BackendStat]:
@@ -81,13 +90,21 @@ async def read_stats(admin_socket: Path, *, servers: bool = False) -> dict[int, 
     return await asyncio.to_thread(parse_stats, reply)
 
 
+async def read_workers(layout: Layout) -> Workers:
+    """As `read_stats`, of each worker by its process id: the present one and those that a reload has replaced."""
+    master = RuntimeClient(layout.master_socket)
+    pids = [int(pid) for pid in _WORKER.findall(await master.ask_master(("show", "proc")))]
+    replies = {pid: await master.ask_master((f"@!{pid}", *_BACKENDS)) for pid in pids}
+    return await asyncio.to_thread(lambda: {pid: parse_stats(reply) for pid, reply in replies.items() if reply})
+
+
 def parse_stats(reply: str) -> dict[int, BackendStat]:
     """From `show stat` in CSV. Raises ProxyError."""
     if not reply.startswith("# "):
         raise ProxyError(f"show stat: {' '.join(reply.split())[:120]}")
     head, *rows = reply.removeprefix("# ").splitlines()
     column = {name: index for index, name in enumerate(head.split(","))}
-    needed = max(column[name] for name in _COLUMNS) + 1
+    needed = max(column[name] for name in (*_COLUMNS, "rate")) + 1
     stats: dict[int, BackendStat] = {}
     servers: dict[int, dict[str, ServerHealth]] = {}
     for line in rows:
@@ -100,7 +117,7 @@ def parse_stats(reply: str) -> dict[int, BackendStat]:
         mine = servers.setdefault(number, {})
         if name == "BACKEND":
             counters = Counters(*(_number(row[column[wanted]]) for wanted in _COLUMNS))
-            stats[number] = BackendStat(counters, sessions, mine)
+            stats[number] = BackendStat(counters, sessions, _number(row[column["rate"]]), mine)
         else:
             mine[name] = ServerHealth(row[column["status"]], sessions, _number(row[column["weight"]]))
     return stats
@@ -111,23 +128,29 @@ def _number(text: str) -> int:
 
 
 class Ledger:
-    """Totals per service since it was first seen. No I/O: feed it what `read_stats` gave."""
+    """Totals per service since it was first seen. No I/O: feed it what `read_workers` gave.
+
+    After a reload the old worker goes on with the connections that it has, and counts them; so it is read too, until
+    it has ended. What passed between the last reading and a worker's end is lost.
+    """
 
     def __init__(self) -> None:
         self._totals: dict[ServiceId, Counters] = {}
-        self._last: dict[int, tuple[ServiceId, Counters]] = {}
+        self._last: dict[tuple[int, int], tuple[ServiceId, Counters]] | None = None
 
-    def update(self, stats: Mapping[int, BackendStat], owners: Mapping[int, ServiceId]) -> Mapping[ServiceId, Counters]:
+    def update(self, workers: Workers, owners: Mapping[int, ServiceId]) -> Mapping[ServiceId, Counters]:
         """The totals of the services in `owners`. A backend that is new to its owner counts from here on: what it
-        shows was the former owner's.
+        shows was the former owner's. A worker that was not there before began at zero.
         """
-        last: dict[int, tuple[ServiceId, Counters]] = {}
-        for number, service in owners.items():
-            now = stats.get(number, BackendStat()).counters
-            owner, before = self._last.get(number, (service, now))
-            added = now.since(before) if owner == service else Counters()
-            self._totals[service] = self._totals.get(service, Counters()) + added
-            last[number] = service, now
+        last: dict[tuple[int, int], tuple[ServiceId, Counters]] = {}
+        for pid, stats in workers.items():
+            for number, service in owners.items():
+                now = stats.get(number, BackendStat()).counters
+                known = (service, now) if self._last is None else (service, Counters())
+                owner, before = (self._last or {}).get((pid, number), known)
+                added = now.since(before) if owner == service else Counters()
+                self._totals[service] = self._totals.get(service, Counters()) + added
+                last[pid, number] = service, now
         self._last = last
-        self._totals = {service: self._totals[service] for service in owners.values()}
+        self._totals = {service: self._totals.get(service, Counters()) for service in owners.values()}
         return self._totals

@@ -55,15 +55,18 @@ class NftTable:
 
     async def counters(self) -> Mapping[int, Counters]:
         """By service or target number; empty if the table does not exist."""
+        used, opened, refused = [await self._list_set(name) for name in ("used", "opened", "refused")]
+        # With 10,000 services this takes a tenth of a second: in a thread, so that the event loop goes on.
+        return await asyncio.to_thread(parse_counters, used, opened, refused)
+
+    async def _list_set(self, name: str) -> bytes:
+        """nft's JSON; "" if there is no such table, or the table has no such set: an agent refuses nobody."""
         try:
-            used, opened = [
-                await self._run("-j", "list", "set", "inet", self.name, container) for container in ("used", "opened")
-            ]
+            return await self._run("-j", "list", "set", "inet", self.name, name)
         except RefusedError as error:
             if "No such file or directory" in str(error):
-                return {}
+                return b""
             raise DeviceError(str(error)) from error
-        return parse_counters(used, opened)
 
     async def _run(self, *arguments: str, stdin: bytes = b"") -> bytes:
         try:

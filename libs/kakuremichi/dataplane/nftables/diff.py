@@ -11,7 +11,7 @@ from kakuremichi.dataplane.nftables.marks import mark_of
 Placed = Mapping[Place, Data]
 
 # Elements that decide where a flow goes or whether it may be; the others only count or concern the whole table.
-_ROUTING = frozenset(("ports", "ranges", "to4", "to6", "range4", "range6", "open"))
+_ROUTING = frozenset(("ports", "ranges", "to4", "to6", "range4", "range6", "carried4", "carried6", "open"))
 _ALLOW = ("allow4", "allow6")
 
 

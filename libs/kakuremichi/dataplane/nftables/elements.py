@@ -99,16 +99,26 @@ def network_text(network: IPNetwork) -> str:
 
 def flow_elements(number: int, proto: Proto, ports: Ports, target: IPAddress, port: int) -> set[Element]:
     """(proto, ports) → number → target: what both roles need for one family of addresses."""
-    family, digit = ("ipv4", "4") if isinstance(target, IPv4Address) else ("ipv6", "6")
+    digit = "4" if isinstance(target, IPv4Address) else "6"
     mark = mark_text(number)
-    kind, name, data = (
-        ("ports", f"to{digit}", (str(target), str(port)))
+    where = (
+        Element(f"to{digit}", (mark,), (str(target), str(port)))
         if ports.single
-        else ("ranges", f"range{digit}", (str(target),))
+        else Element(f"range{digit}", (mark,), (str(target),))
     )
+    return {where, *_numbered(number, f"ipv{digit}", proto, ports)}
+
+
+def carried_elements(number: int, family: int, ports: Ports, local_port: int) -> set[Element]:
+    """TCP (family, ports) → number → a local port of this host."""
+    where = Element(f"carried{family}", (mark_text(number),), (str(local_port),))
+    return {where, *_numbered(number, f"ipv{family}", "tcp", ports)}
+
+
+def _numbered(number: int, family: str, proto: Proto, ports: Ports) -> set[Element]:
+    mark = mark_text(number)
     return {
-        Element(kind, (family, proto, str(ports)), (mark,)),
-        Element(name, (mark,), data),
+        Element("ports" if ports.single else "ranges", (family, proto, str(ports)), (mark,)),
         Element("used", (mark,)),
         Element("opened", (mark,)),
     }

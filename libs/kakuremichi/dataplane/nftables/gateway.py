@@ -1,6 +1,6 @@
 """What a gateway wants: public ports to agents by DNAT, doors to HAProxy, and who may come."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
@@ -12,6 +12,7 @@ from kakuremichi.dataplane.nftables.elements import (
     ItemRefusedError,
     Ports,
     Refusal,
+    carried_elements,
     check_ports,
     flow_elements,
     is_routable,
@@ -19,8 +20,15 @@ from kakuremichi.dataplane.nftables.elements import (
     network_text,
 )
 from kakuremichi.dataplane.nftables.gateway_rules import gateway_skeleton
+from kakuremichi.dataplane.nftables.guards import GUARDS, Guards
+from kakuremichi.dataplane.nftables.limits import MAX_BANDWIDTH
 from kakuremichi.dataplane.nftables.marks import SERVICE_NUMBERS, Proto
 from kakuremichi.model.addresses import IPNetwork
+from kakuremichi.model.options import Limits
+
+# Where HAProxy waits, on all addresses of both families, for the visitors of the TCP services that it carries.
+TCP_DOOR = 15080
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +42,19 @@ class L4Service:
     target: IPv4Address | None = None  # the agent's address in the tunnel
     target6: IPv6Address | None = None
     sources: frozenset[IPNetwork] | None = None  # who may visit; None is everybody, empty is nobody
+    limits: Limits = NO_LIMITS
+    # Visitors of these families (4, 6) are led to HAProxy's TCP_DOOR and not to a target: another family than the
+    # target's, or PROXY protocol. Allow-list, limits and counters are the same.
+    carried: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayTable:
     """Everything the gateway's table holds. `doors` maps public TCP ports to the local ports of HAProxy's binds.
 
-    `guarded` ports of this host are reached only through a door or from the host itself.
+    `guarded` ports of this host are reached only through a door or from the host itself. `listeners` are public ports
+    that a program of this host serves: what guards against floods covers them too. `shaped` limits the bytes per
+    second that come from an agent's port to this host itself, by (agent's address in the tunnel, agent port).
     """
 
     interface: str  # WireGuard's
@@ -48,6 +62,9 @@ class GatewayTable:
     doors: Mapping[int, int] = field(default_factory=dict)
     guarded: frozenset[tuple[Proto, int]] = frozenset()
     services: Mapping[int, L4Service] = field(default_factory=dict)
+    listeners: frozenset[tuple[Proto, int]] = frozenset()
+    shaped: Mapping[tuple[IPv4Address, int], int] = field(default_factory=dict)
+    guards: Guards = GUARDS
 
 
 def gateway_desired(table: GatewayTable) -> Desired:
@@ -59,8 +76,8 @@ def gateway_desired(table: GatewayTable) -> Desired:
             items[number] = gateway_elements(service)
         except ItemRefusedError as error:
             refused.append(Refusal(number, str(error)))
-    items[TABLE_WIDE] = gateway_wide_elements(table.doors, table.guarded)
-    return Desired(gateway_skeleton(table.interface, table.slot), items, tuple(refused))
+    items[TABLE_WIDE] = gateway_wide_elements(table)
+    return Desired(gateway_skeleton(table.interface, table.slot, table.guards), items, tuple(refused))
 
 
 def gateway_elements(service: L4Service) -> Elements:
@@ -75,22 +92,59 @@ def gateway_elements(service: L4Service) -> Elements:
             f"{what}: the range {service.ports} would begin at agent port {service.agent_port}, "
             "but a range keeps its numbers"
         )
+    if service.carried and service.proto != "tcp":
+        raise ItemRefusedError(f"{what}: only tcp can be carried by HAProxy, not {service.proto}")
     elements: set[Element] = set()
-    for target in (service.target, service.target6):
+    for family, target in ((4, service.target), (6, service.target6)):
+        if family in service.carried:
+            elements |= carried_elements(service.number, family, service.ports, TCP_DOOR)
+            continue
         if target is None:
             continue
         if not is_routable(target) or target.is_loopback:
             raise ItemRefusedError(f"{what}: target {target} is no agent's address")
         elements |= flow_elements(service.number, service.proto, service.ports, target, service.agent_port)
-    return frozenset(elements | _admission(service)) if elements else frozenset()
+    return frozenset(elements | _admission(service) | _limits(what, service)) if elements else frozenset()
 
 
-def gateway_wide_elements(doors: Mapping[int, int], guarded: Iterable[tuple[Proto, int]]) -> Elements:
-    """The elements of owner 0."""
+def gateway_wide_elements(table: GatewayTable) -> Elements:
+    """The elements of owner 0. Of `table` the services are not looked at."""
+    for (address, port), limit in table.shaped.items():
+        check_bandwidth(f"target {address} port {port}", limit)
     return frozenset(
-        {Element("doors", (str(public),), (str(local),)) for public, local in doors.items()}
-        | {Element("guarded", (proto, str(port))) for proto, port in guarded}
+        {Element("doors", (str(public),), (str(local),)) for public, local in table.doors.items()}
+        | {Element("guarded", (proto, str(port))) for proto, port in table.guarded}
+        | {Element("listeners", (proto, str(port))) for proto, port in table.listeners}
+        | {
+            Element("shaped", (str(address), str(port)), (str(limit),))
+            for (address, port), limit in table.shaped.items()
+        }
     )
+
+
+def _limits(what: str, service: L4Service) -> set[Element]:
+    mark, limits = mark_text(service.number), service.limits
+    if limits.bandwidth_per_client:
+        raise ItemRefusedError(f"{what}: limits.bandwidth_per_client is of http; {service.proto} has bandwidth in all")
+    wanted = {
+        "rate": limits.rate,
+        "conns": limits.connections,
+        "client_rate": limits.rate_per_client,
+        "client_conns": limits.connections_per_client,
+    }
+    elements = {Element(name, (mark,), (str(limit),)) for name, limit in wanted.items() if limit}
+    if elements:
+        elements |= {Element("limited", (mark,)), Element("refused", (mark,))}
+    if limits.bandwidth:
+        check_bandwidth(what, limits.bandwidth)
+        elements.add(Element("bandwidth", (mark,), (str(limits.bandwidth),)))
+    return elements
+
+
+def check_bandwidth(what: str, limit: int) -> None:
+    """:class:`ItemRefusedError` unless the kernel can count so many bytes a second."""
+    if not 0 < limit <= MAX_BANDWIDTH:
+        raise ItemRefusedError(f"{what}: limits.bandwidth {limit} is not within 1 and {MAX_BANDWIDTH} bytes a second")
 
 
 def _admission(service: L4Service) -> set[Element]:

@@ -1,6 +1,8 @@
 """The rules of a gateway's table."""
 
+from kakuremichi.dataplane.nftables import limits
 from kakuremichi.dataplane.nftables.elements import SHARED_CONTAINERS
+from kakuremichi.dataplane.nftables.guards import GUARD_CONTAINERS, GUARDS, Guards, guard_chain
 from kakuremichi.dataplane.nftables.marks import GATEWAY_MARK
 from kakuremichi.dataplane.nftables.shared_rules import COUNT_NEW, KNOWN, clamp, find_number, ours, to_targets
 from kakuremichi.dataplane.nftables.skeleton import Chain, Container, Skeleton, check_interface
@@ -11,32 +13,68 @@ CONTAINERS = (
     Container("open", ("mark",)),
     Container("allow4", ("mark", "ipv4_addr"), interval=True),
     Container("allow6", ("mark", "ipv6_addr"), interval=True),
+    Container("carried4", ("mark",), ("inet_service",)),  # the local port of the program that carries this service
+    Container("carried6", ("mark",), ("inet_service",)),
     Container("doors", ("inet_service",), ("inet_service",)),
+    Container("listeners", ("inet_proto", "inet_service")),  # public ports that a program of this host serves
     Container("guarded", ("inet_proto", "inet_service")),
+    *limits.CONTAINERS,
+    *GUARD_CONTAINERS,
 )
 
 OURS = ours(GATEWAY_MARK)
 
 
-def gateway_skeleton(interface: str, slot: int) -> Skeleton:
+def gateway_skeleton(interface: str, slot: int, guards: Guards = GUARDS) -> Skeleton:
     """`interface` is the tunnel's; `slot` (1 to 99) is the host part of our address in every agent's subnet."""
     if slot not in SLOTS:
         raise ValueError(f"slot {slot}: gateways have 1 to 99")
     wg = f'"{check_interface(interface)}"'
     return Skeleton(
         CONTAINERS,
-        (*_admission(wg), _translate(wg, slot), _source(wg, slot), *_host_guard(wg), _tunnel_guard(wg), clamp(wg)),
+        (
+            *_limits(),
+            *_admission(wg, guards),
+            _hand_over(),
+            _translate(wg, slot),
+            _source(wg, slot),
+            *_host_guard(wg),
+            _tunnel_guard(wg),
+            clamp(wg),
+        ),
+        limits.templates(),
     )
 
 
-def _admission(wg: str) -> tuple[Chain, ...]:
+def _limits() -> tuple[Chain, ...]:
+    """What a new flow must get through if its service has limits; each visitor's own share comes first.
+
+    Who opens too many at once is told by a reset; who comes too fast is dropped, as his next attempt may succeed.
+    """
+    return (
+        Chain("too_fast", ("ct mark @refused drop", "drop")),
+        Chain("too_many", ("meta l4proto tcp ct mark @refused reject with tcp reset", "goto too_fast")),
+        Chain(
+            "limits",
+            (
+                *(f"ct mark vmap @{name}" for name in limits.POLICIES),
+                "ct mark @rate goto too_fast",
+                "ct mark @conns goto too_many",
+            ),
+        ),
+    )
+
+
+def _admission(wg: str, guards: Guards) -> tuple[Chain, ...]:
     """The first packet of a flow finds its service; from then on the flow's mark tells."""
     return (
-        Chain("admitted", (COUNT_NEW,)),
+        guard_chain(guards),
+        Chain("listener", ("meta l4proto . th dport @listeners jump guard", "accept")),
+        Chain("admitted", ("jump guard", "ct mark @limited jump limits", COUNT_NEW)),
         Chain(
             "choose",
             (
-                *find_number(GATEWAY_MARK),
+                *find_number(GATEWAY_MARK, "goto listener"),
                 # Before the interval sets: services open to all are the common case, and these look-ups cost.
                 "ct mark @open goto admitted",
                 "ct mark . ip saddr @allow4 goto admitted",
@@ -44,16 +82,21 @@ def _admission(wg: str) -> tuple[Chain, ...]:
                 "counter drop",
             ),
         ),
-        KNOWN,
+        # A policer: TCP slows down when packets are missing, UDP loses them.
+        Chain("known", ("ct direction reply ct mark @bandwidth drop", *KNOWN.rules)),
         Chain(
             "classify",
             (
                 f"{OURS} goto known",
+                # The gateway's own flows to a target bear no mark: HAProxy keeps them open for many visitors.
+                f"iifname {wg} ip saddr . tcp sport @shaped drop",
                 # Not `lo`: what listens on this host under the same port stays reachable for the host itself.
                 f"iifname != {{ lo, {wg} }} ct state new meta l4proto {{ tcp, udp }} fib daddr type local goto choose",
             ),
             "filter hook prerouting priority mangle",
         ),
+        # What HAProxy answers to the visitors of a carried service, so that both directions are counted and limited.
+        Chain("answers", (f"{OURS} ct direction reply goto known",), "filter hook output priority mangle"),
     )
 
 
@@ -70,9 +113,23 @@ def _translate(wg: str, slot: int) -> Chain:
             f"iifname {wg} icmp type echo-request ip daddr & 0.0.0.255 == 0.0.0.{slot} redirect",
             f"iifname {wg} accept",
             *to_targets(),
+            "meta nfproto ipv4 meta l4proto tcp redirect to :ct mark map @carried4",
             "fib daddr type local meta l4proto tcp redirect to :tcp dport map @doors",
         ),
         "nat hook prerouting priority dstnat - 1",
+    )
+
+
+def _hand_over() -> Chain:
+    """Visitors by IPv6 of services that HAProxy carries.
+
+    The kernel tells a program what a `redirect` has changed for IPv4 only. So here nothing is changed: the connection
+    is given to HAProxy's transparent socket, which reads from it the port that was asked for.
+    """
+    return Chain(
+        "hand_over",
+        (f"{OURS} meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :ct mark map @carried6",),
+        "filter hook prerouting priority mangle + 1",
     )
 
 

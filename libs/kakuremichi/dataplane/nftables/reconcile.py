@@ -4,16 +4,18 @@ A change is one batch and looks only at the items that changed, so its cost does
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kakuremichi.dataplane.nftables.device import Table
 from kakuremichi.dataplane.nftables.diff import Group, claim, groups_between, places_of, stale_flows
 from kakuremichi.dataplane.nftables.elements import Data, Desired, Element, Elements, Place, Refusal, owner_of
-from kakuremichi.dataplane.nftables.errors import ForeignTableError
+from kakuremichi.dataplane.nftables.errors import ForeignTableError, RefusedError
 from kakuremichi.dataplane.nftables.halving import apply_groups
+from kakuremichi.dataplane.nftables.limits import Policy, policies_of
 from kakuremichi.dataplane.nftables.reader import Actual
-from kakuremichi.dataplane.nftables.render import DeleteTable, PutSkeleton
+from kakuremichi.dataplane.nftables.render import DeleteTable, PutSkeleton, RemovePolicies
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,17 @@ class Reconciler:
             groups = await asyncio.to_thread(groups_between, {}, accepted)
         first = None if adopted else PutSkeleton(desired.skeleton)
         report = await self._perform(held, groups, first)
+        if adopted and actual:
+            await self._sweep(actual.policies, accepted.values())
         return replace(report, refused=(*refused, *report.refused), flush=report.flush if flush is None else flush)
+
+    async def _sweep(self, policies: Iterable[Policy], wanted: Iterable[Elements]) -> None:
+        """Chains of limits per visitor that nobody has any more. Refused if one is in use after all: the next time."""
+        places = ((element.container, element.data) for elements in wanted for element in elements)
+        stale = sorted(frozenset(policies) - policies_of(places))
+        if stale:
+            with suppress(RefusedError):
+                await self._table.apply((RemovePolicies(tuple(stale)),))
 
     async def change(self, items: Mapping[int, Elements]) -> Report:
         """Set each owner's elements to these; the empty set removes it. Needs a :meth:`full` before it."""

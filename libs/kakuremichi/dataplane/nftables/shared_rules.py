@@ -15,14 +15,14 @@ def ours(role_mark: int) -> str:
     return f"ct mark & 0x{ROLE_MASK:08x} == 0x{role_mark:08x}"
 
 
-def find_number(role_mark: int) -> tuple[str, ...]:
-    """Mark a new flow with the number of its port, exact ones first; what has none is let through unmarked."""
+def find_number(role_mark: int, otherwise: str = "accept") -> tuple[str, ...]:
+    """Mark a new flow with the number of its port, exact ones first; what has none goes on unmarked, `otherwise`."""
     # Another program may have marked the flow already, so "no service" is not "mark 0".
     not_ours = f"ct mark & 0x{ROLE_MASK:08x} != 0x{role_mark:08x}"
     return (
         f"ct mark set {_PORT_KEY} map @ports",
         f"{not_ours} ct mark set {_PORT_KEY} map @ranges",
-        f"{not_ours} accept",
+        f"{not_ours} {otherwise}",
     )
 
 

@@ -13,13 +13,20 @@ _TABLE = re.compile(r"\A[A-Za-z][A-Za-z0-9_]{0,30}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A set, or a map if it has `data`. The column names are nft's data types."""
+    """A set, or a map if it has `data`. The column names are nft's data types.
+
+    With a `statement` each element has one of its kind with its own number; what is declared here is never used.
+    The kernel itself fills a `size`d set from packets: its elements are nobody's wish and never compared.
+    """
 
     name: str
     key: tuple[str, ...]
     data: tuple[str, ...] = ()
     interval: bool = False
     counter: bool = False
+    statement: str = ""
+    size: int = 0
+    timeout_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,12 @@ class Chain:
 class Skeleton:
     containers: tuple[Container, ...]
     chains: tuple[Chain, ...]  # a chain stands before those that jump to it
+    templates: str = ""  # what elements bring along when they are added
 
     @cached_property
     def version(self) -> str:
         """Changes with every character of the skeleton: sixteen hex digits of a SHA-256."""
-        return hashlib.sha256(repr((self.containers, self.chains)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.containers, self.chains, self.templates)).encode()).hexdigest()[:16]
 
     @cached_property
     def rule_ids(self) -> frozenset[tuple[str, tuple[str, ...]]]:

@@ -1,0 +1,65 @@
+"""The gateway's options about all its visitors: what one address may take, and whether they are written down."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kakuremichi.dataplane.nftables.guards import GUARDS, MOST, Guards
+from kakuremichi_gateway.capacity import watch_capacity
+from kakuremichi_gateway.flow_log import ACCOUNTING, FlowLog
+
+_ADDRESS = "one address (IPv6: one /64) over all public ports; 0 is no limit."
+
+
+@dataclass(frozen=True, slots=True)
+class Visitors:
+    guards: Guards = GUARDS
+    flow_log: Path | None = None
+
+    @property
+    def sysctls(self) -> dict[str, str]:
+        """What the kernel must be told for it."""
+        return ACCOUNTING if self.flow_log else {}
+
+    def loops(
+        self, service_of: Callable[[int], str], warn: Callable[[str, str], None]
+    ) -> dict[str, Callable[[asyncio.Event], Awaitable[None]]]:
+        """`service_of` gives the service of a number in the kernel, `warn` takes (topic, sentence)."""
+        log = {"flow log": FlowLog(self.flow_log, service_of).run} if self.flow_log else {}
+        return {"capacity": partial(watch_capacity, warn), **log}
+
+
+def visitor_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Click options that arrive as one argument `visitors`."""
+
+    @click.option(
+        "--visitor-rate",
+        type=click.IntRange(0, MOST),
+        default=GUARDS.rate,
+        help=f"New connections a second from {_ADDRESS}",
+    )
+    @click.option(
+        "--visitor-connections",
+        type=click.IntRange(0, MOST),
+        default=GUARDS.connections,
+        help=f"Open TCP connections of {_ADDRESS}",
+    )
+    @click.option(
+        "--flow-log",
+        type=click.Path(path_type=Path),
+        help="Write who visits tcp and udp services to this file, as JSON lines.",
+    )
+    @functools.wraps(function)
+    def with_visitors(
+        *arguments: Any, visitor_rate: int, visitor_connections: int, flow_log: Path | None, **others: Any
+    ) -> Any:
+        visitors = Visitors(Guards(visitor_rate, visitor_connections), flow_log)
+        return function(*arguments, visitors=visitors, **others)
+
+    return with_visitors
