@@ -1,10 +1,7 @@
 """The same promises of `Table` for the fake and for nft in a network namespace of the test's own."""
 
-import os
 import subprocess
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -15,11 +12,9 @@ from kakuremichi.dataplane.nftables.elements import TABLE_WIDE, Element, Ports
 from kakuremichi.dataplane.nftables.errors import ForeignTableError, RefusedError
 from kakuremichi.dataplane.nftables.gateway import GatewayTable, L4Service, gateway_desired, gateway_elements
 from kakuremichi.dataplane.nftables.gateway_rules import gateway_skeleton
-from kakuremichi.dataplane.nftables.limits import Policy
 from kakuremichi.dataplane.nftables.marks import mark_of
-from kakuremichi.dataplane.nftables.memory import MemoryTable
 from kakuremichi.dataplane.nftables.reconcile import Reconciler
-from kakuremichi.dataplane.nftables.render import AddElements, DeleteTable, PutSkeleton, RemoveElements, RemovePolicies
+from kakuremichi.dataplane.nftables.render import AddElements, DeleteTable, PutSkeleton, RemoveElements
 from kakuremichi.model.options import Limits
 
 SKELETON = gateway_skeleton("wg", 7)
@@ -68,22 +63,6 @@ TABLE = GatewayTable(
 )
 
 
-@pytest.fixture
-def netns() -> Iterator[str]:
-    name = f"kk-nft-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-@pytest.fixture(params=["memory", pytest.param("nft", marks=pytest.mark.root)])
-def table(request: pytest.FixtureRequest) -> Table:
-    if request.param == "memory":
-        return MemoryTable()
-    netns = request.getfixturevalue("netns")
-    return NftTable("kk_contract", command=("ip", "netns", "exec", netns, "nft"))
-
-
 async def test_a_table_that_is_not_there_reads_as_none(table: Table) -> None:
     assert await table.read() is None
     assert await table.counters() == {}
@@ -100,38 +79,6 @@ async def test_what_is_put_is_read_back_word_for_word(table: Table) -> None:
     assert actual.has(SKELETON)
     assert actual.elements == {e.place: e.data for elements in desired.items.values() for e in elements}
     assert set(await table.counters()) == {1, 2, 3, 4}
-
-
-async def test_limits_change_one_by_one_and_chains_nobody_names_are_swept(table: Table) -> None:
-    reconciler = Reconciler(table)
-    await reconciler.full(gateway_desired(TABLE))
-    changed = replace(SERVICES[4], limits=Limits(rate=101, rate_per_client=8, connections_per_client=20))
-    other = replace(SERVICES[1], limits=Limits(rate_per_client=8, bandwidth=10**9))
-
-    reports = [
-        await reconciler.change({4: gateway_elements(changed)}),
-        await reconciler.change({1: gateway_elements(other)}),
-        await Reconciler(table).full(gateway_desired(replace(TABLE, services=SERVICES | {1: other, 4: changed}))),
-    ]
-
-    assert [(report.refused, report.flush) for report in reports] == [((), frozenset())] * 3
-    assert (reports[2].replaced, reports[2].changed) == (False, 0)
-    actual = await table.read()
-    assert actual is not None
-    assert set(actual.policies) == {Policy("client_rate", 8), Policy("client_conns", 20)}
-    assert actual.has(SKELETON)
-
-
-async def test_a_chain_that_is_named_is_not_removed(table: Table) -> None:
-    await Reconciler(table).full(gateway_desired(TABLE))
-
-    with pytest.raises(RefusedError):
-        await table.apply((RemovePolicies((Policy("client_rate", 7),)),))
-
-    actual = await table.read()
-    assert actual is not None
-    assert actual.has(SKELETON)
-    assert Policy("client_rate", 7) in actual.policies
 
 
 async def test_a_second_pass_adopts_the_table_and_changes_nothing(table: Table) -> None:
@@ -343,37 +290,6 @@ class TestNft:
             await Reconciler(nft).remove()
 
         assert self.run(netns, "list", "ruleset") == before
-
-    async def test_a_chain_of_a_limit_that_somebody_emptied_makes_the_table_new(
-        self, nft: NftTable, netns: str
-    ) -> None:
-        await Reconciler(nft).full(gateway_desired(TABLE))
-        self.run(netns, "flush chain inet kk_contract client_rate_7")
-
-        report = await Reconciler(nft).full(gateway_desired(TABLE))
-
-        assert report.replaced
-        assert "update @client_rate_7_4" in self.run(netns, "list", "chain", "inet", "kk_contract", "client_rate_7")
-
-    async def test_a_thousand_limits_of_each_kind_arrive_unspoiled(self, nft: NftTable) -> None:
-        def limited(number: int) -> L4Service:
-            limits = Limits(
-                rate=number, connections=number, rate_per_client=number % 5, connections_per_client=number % 3,
-                bandwidth=number * 1024,
-            )  # fmt: skip
-            return replace(SERVICES[1], number=number, ports=Ports.of(number), limits=limits)
-
-        shaped = {(IPv4Address(0x0A000064 + number * 256), 20000 + number): number * 1000 for number in range(1, 1001)}
-        services = {number: limited(number) for number in range(1, 1001)}
-        desired = gateway_desired(replace(TABLE, services=services, shaped=shaped))
-
-        report = await Reconciler(nft).full(desired)
-        actual = await nft.read()
-
-        assert report.refused == ()
-        assert actual is not None
-        assert actual.elements == {e.place: e.data for elements in desired.items.values() for e in elements}
-        assert len(actual.policies) == 4 + 2
 
     async def test_other_tables_are_never_touched(self, nft: NftTable, netns: str) -> None:
         self.run(

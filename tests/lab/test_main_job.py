@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kakuremichi.dataplane.nftables.gateway import TCP_DOOR
 from kakuremichi.fleet.api import ApiError
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, SERVICES, Fleet
 from kakuremichi.fleet.visitor import fetch_all
@@ -129,7 +130,7 @@ async def test_tcp_services_are_carried_by_nftables_without_a_listening_socket(f
     assert "nftables (no listening socket)" in lines["echo-b"]
     assert all("haproxy" in lines[service.name] for service in HTTP)
     for gateway in GATEWAYS:
-        assert listening(fleet, gateway) == {80, 443}
+        assert listening(fleet, gateway) == {80, 443, TCP_DOOR}
         assert visits.greeting(fleet.lab, fleet.lab.address(gateway), 7000) == "echo-b"
 
 
@@ -206,7 +207,7 @@ async def test_udp_services_and_port_ranges_are_reached(fleet: Fleet) -> None:
             for port in ports:
                 assert visits.greeting(lab, lab.address(gateway), port) == "many"
             assert visits.outcome(lab, "visitor", lab.address(gateway), 7304) == "refused"
-            assert listening(fleet, gateway) == {80, 443}
+            assert listening(fleet, gateway) == {80, 443, TCP_DOOR}
     finally:
         await fleet.units.stop("many")
 

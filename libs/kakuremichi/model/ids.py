@@ -17,6 +17,7 @@ LogId = NewType("LogId", str)
 NodeIdField = Annotated[NodeId, Meta(pattern=TOKEN_PATTERN)]
 ServiceIdField = Annotated[ServiceId, Meta(pattern=TOKEN_PATTERN)]
 PoolNameField = Annotated[PoolName, Meta(pattern=TOKEN_PATTERN)]
+SourceField = Annotated[str, Meta(pattern=TOKEN_PATTERN)]  # of a declarative file
 
 
 def is_token(text: str) -> bool:

@@ -18,6 +18,7 @@ MAX_PATH = 256
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, Meta(ge=0, le=2**43)]
+Rate = Annotated[int, Meta(ge=0, le=2**33)]  # bytes per second; nftables counts no faster
 Seconds = Annotated[int, Meta(ge=0, le=86400)]
 
 _HEADER_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -53,8 +54,8 @@ class Limits(Part, frozen=True, kw_only=True):
     connections_per_client: Count = 0
     rate: Annotated[Count, Meta(description="Per second: requests of http, new connections of tcp and udp.")] = 0
     rate_per_client: Count = 0
-    bandwidth: Annotated[Bytes, Meta(description="Bytes per second towards visitors.")] = 0
-    bandwidth_per_client: Bytes = 0
+    bandwidth: Annotated[Rate, Meta(description="Bytes per second towards visitors.")] = 0
+    bandwidth_per_client: Annotated[Rate, Meta(description="http, on gateways with HAProxy 2.7 or newer.")] = 0
     body: Annotated[Bytes, Meta(description="http: bytes of a request's body.")] = 0
 
 
@@ -133,6 +134,10 @@ def check_options(kind: str, path: str, options: Options) -> None:
         raise OptionRefusedError("options.http", f"only http services have it, this one is {kind}")
     if options.paused:
         raise OptionRefusedError("options.paused", f"only http services can say that they are paused, not {kind}")
+    if options.limits.bandwidth_per_client:
+        raise OptionRefusedError(
+            "options.limits.bandwidth_per_client", "only http has it"
+        )
     if options.limits.body or options.timeouts.response:
         raise OptionRefusedError(
             "options.limits.body", f"bodies and responses are of http services, this one is {kind}"

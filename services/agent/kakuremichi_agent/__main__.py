@@ -23,6 +23,7 @@ from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.firewalls import Firewalls, manage_firewall_option
 from kakuremichi.node.greeting import Greeter
 from kakuremichi.node.key import hold_key, make_key
+from kakuremichi.node.metrics import NodeMetrics
 from kakuremichi.node.peering import PeerSection, RouteSection
 from kakuremichi.node.rotation import Rotator
 from kakuremichi.node.run import Station, host_networks
@@ -32,6 +33,7 @@ from kakuremichi.wire import subjects
 from kakuremichi_agent.allow import Allow, default_allow, read_allow
 from kakuremichi_agent.direct import DirectLoop
 from kakuremichi_agent.model import AgentModel
+from kakuremichi_agent.names import Resolver
 from kakuremichi_agent.sections import Agent, TargetSection
 from kakuremichi_agent.traffic import AgentTraffic
 
@@ -77,10 +79,11 @@ async def main(options: NodeOptions, allow_file: Path | None, *, manage_firewall
         firewalls = Firewalls(traffic, manage_firewall, station.emit.report_soon, station.emit.warn)
         station.emit.found = firewalls.errors
         log.info("agent starts", node=node.node_id, pool=node.pool, subnet=node.subnet)
+        resolver = Resolver(model.names, station.emit.redo, options.state.directory / "names")
         new_key = partial(make_key, device, options.state, enrolment, listen_port=0)
         await station.run(
-            agent, feeds, warnings, rotator, new_key=new_key,
-            silence=direct.run, greet=greeter.run, firewalls=firewalls.run,
+            agent, feeds, warnings, rotator, new_key=new_key, metrics=NodeMetrics(options.metrics_listen),
+            silence=direct.run, greet=greeter.run, firewalls=firewalls.run, names=resolver.run,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from kakuremichi.wire.codec import WireError
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Target
 from kakuremichi_agent.allow import Allow, NotAllowedError
+from kakuremichi_agent.names import NameBook
 
 
 class RecordRefusedError(ValueError):
@@ -46,6 +47,7 @@ class TargetFacts:
     last_port: int
     address: IPAddress
     port: int  # of the target; a range keeps its numbers
+    name: str = ""  # whose address it is, if the record has a name
 
 
 @dataclass
@@ -71,6 +73,7 @@ class AgentModel:
     gateways: dict[NodeId, GatewayFacts] = field(default_factory=dict)
     targets: dict[str, TargetFacts] = field(default_factory=dict)
     epochs: Epochs = field(default_factory=Epochs)  # outlives the process: the node keeps it on disk
+    names: NameBook = field(default_factory=NameBook)
 
     def take(self, changed: Iterable[tuple[Key, AnyRecord | None]]) -> Dirty:
         """Bring these records (None: gone) into the model; say what the data plane has to look at."""
@@ -135,18 +138,49 @@ class AgentModel:
 
     def _take_target(self, key: Key, name: str, record: AnyRecord | None, dirty: Dirty) -> None:
         dirty.targets.add(name)
-        self.targets.pop(name, None)  # a target that is refused now must not stay as it was: the site's word counts
+        # A target that is refused now must not stay as it was: the site's word counts.
+        held = self.targets.pop(name, None)
+        self.names.want(name, record.name if isinstance(record, Target) else "")
         if not isinstance(record, Target):
             return
         try:
-            self.targets[name] = self._open_target(record)
+            self.targets[name], warning = self._open_target(record, held)
         except (AddressRefusedError, RecordRefusedError, NotAllowedError) as error:
             dirty.errors[key] = str(error)
+        else:
+            if warning:
+                dirty.errors[key] = warning
 
-    def _open_target(self, record: Target) -> TargetFacts:
-        if record.name or not record.address:
-            raise RecordRefusedError(f"target {record.target_id}: names are not resolved by this agent's version")
-        address = parse_address(record.address)
+    def _open_target(self, record: Target, held: TargetFacts | None) -> tuple[TargetFacts, str]:
+        """The target, and a sentence if something about it has to be told nevertheless."""
+        if not record.name:
+            return self._target_at(record, parse_address(record.address)), ""
+        failure = self.names.failures.get(record.name, "")
+        answer = self.names.answers.get(record.name, ())
+        if not answer:
+            raise RecordRefusedError(f"target {record.target_id}: {record.name}: {failure or 'is being resolved'}")
+        address = held.address if held is not None and held.name == record.name else None
+        facts, refusal = self._first_allowed(record, sorted(answer, key=lambda each: each != address))
+        if facts is None and address is not None:
+            # The name has moved to where nothing may be published from. What is there may be: it stays, and is told.
+            facts, failure = self._target_at(record, address), refusal
+        if facts is None:
+            raise RecordRefusedError(refusal)
+        if failure:
+            failure = f"target {record.target_id}: {record.name}: {failure}; its last address {facts.address} is kept"
+        return facts, failure
+
+    def _first_allowed(self, record: Target, addresses: Iterable[IPAddress]) -> tuple[TargetFacts | None, str]:
+        """The target at the first of the addresses that the site permits, or the reason against the last one."""
+        refusal = ""
+        for address in addresses:
+            try:
+                return self._target_at(record, address), ""
+            except NotAllowedError as error:
+                refusal = str(error)
+        return None, refusal
+
+    def _target_at(self, record: Target, address: IPAddress) -> TargetFacts:
         if record.agent_last_port < record.agent_port:
             raise RecordRefusedError(f"target {record.target_id}: its port range ends before it begins")
         if record.agent_last_port > record.agent_port != record.port:
@@ -154,7 +188,13 @@ class AgentModel:
         last_port = record.port + record.agent_last_port - record.agent_port
         self.allow.check(record.target_id, record.proto, address, record.port, last_port)
         return TargetFacts(
-            record.target_id, record.proto, record.agent_port, record.agent_last_port, address, record.port
+            record.target_id,
+            record.proto,
+            record.agent_port,
+            record.agent_last_port,
+            address,
+            record.port,
+            record.name,
         )
 
     def _take_revocation(self, record: Revocation, dirty: Dirty) -> None:

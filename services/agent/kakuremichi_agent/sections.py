@@ -116,9 +116,9 @@ class Agent:
         self._to_cut |= dirty.cut
         return Plan(dirty.scope | keys, dirty.errors, self._steps(dirty))
 
-    def plan_all(self) -> Plan:
+    def plan_all(self, keys: frozenset[Key]) -> Plan:
         wanted = {key: record for holding in self.holdings for key, record in holding.records()}
-        keys = wanted.keys() | {("gateway-peer", str(node)) for node in self.model.gateways}
+        keys |= wanted.keys() | {("gateway-peer", str(node)) for node in self.model.gateways}
         keys |= {("target", name) for name in self.model.targets}
         dirty = self.model.take((key, self.direct.prefer(key, wanted.get(key))) for key in sorted(keys))
         self._to_cut |= dirty.cut

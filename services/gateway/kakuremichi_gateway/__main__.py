@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import structlog
 
+from kakuremichi.dataplane.haproxy.capabilities import OLDEST, Capabilities, probe
 from kakuremichi.dataplane.haproxy.desired import Frontend
 from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.launch import find_program
 from kakuremichi.dataplane.haproxy.listening import host_has_ipv6
 from kakuremichi.dataplane.haproxy.proxy import Haproxy
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
@@ -92,7 +94,8 @@ async def main(
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
         heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
         layout = Layout(haproxy_dir)
-        proxy = _proxy(layout, certificates)
+        capabilities = await probe(program) if (program := find_program()) else OLDEST
+        proxy = _proxy(layout, certificates, capabilities)
         model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
         l4 = _l4(model, options.interface, node.slot, visitors.guards, https=certificates is not None)
         gateway = Gateway(
@@ -100,7 +103,7 @@ async def main(
             feeds.holdings[0],
             *_tunnel(model, device, link, station.alias, heard),
             l4,
-            HttpSection(model, proxy),
+            HttpSection(model, proxy, capabilities),
             direct=station.direct,
         )
         agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
@@ -173,7 +176,7 @@ def _l4(model: GatewayModel, interface: str, slot: int, guards: Guards, *, https
     )
 
 
-def _proxy(layout: Layout, certificates: Path | None) -> ProxyReconciler:
+def _proxy(layout: Layout, certificates: Path | None, capabilities: Capabilities) -> ProxyReconciler:
     ipv6 = host_has_ipv6()
     frontend = Frontend(
         http=("80", "80V6") if ipv6 else ("80",),
@@ -183,7 +186,8 @@ def _proxy(layout: Layout, certificates: Path | None) -> ProxyReconciler:
         strict_sni=False,
         own_service=layout.own_socket,
     )
-    return ProxyReconciler(Haproxy(layout), frontend, layout)
+    log.info("haproxy can", version=capabilities.version, bandwidth=capabilities.bandwidth, quic=capabilities.quic)
+    return ProxyReconciler(Haproxy(layout), frontend, layout, capabilities=capabilities)
 
 
 def _traffic(model: GatewayModel, interface: str, endpoints: tuple[str, ...], *, https: bool) -> GatewayTraffic:

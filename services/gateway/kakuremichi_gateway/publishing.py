@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 from msgspec import structs
 
+from kakuremichi.dataplane.haproxy.capabilities import OLDEST, Capabilities
 from kakuremichi.dataplane.haproxy.desired import HttpService, Server, Service, ServiceRefusedError, TcpService
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
 from kakuremichi.dataplane.nftables import conntrack
@@ -208,6 +209,7 @@ class HttpSection:
 
     model: GatewayModel
     reconciler: ProxyReconciler
+    capabilities: Capabilities = OLDEST
 
     async def change(self, services: Iterable[ServiceId]) -> Errors:
         # At once, as those that need a reload share it.
@@ -217,7 +219,7 @@ class HttpSection:
     async def _change_one(self, service: ServiceId) -> Errors:
         facts = self.model.routes.get(service)
         try:
-            proxied = proxied_service(facts) if facts is not None else None
+            proxied = proxied_service(facts, self.capabilities) if facts is not None else None
         except ServiceRefusedError as error:
             # Not served at all: the old servers are not those that the owner means.
             await self.reconciler.remove(service)
@@ -233,7 +235,7 @@ class HttpSection:
         services, errors = [], {}
         for facts in self.model.routes.values():
             try:
-                proxied = proxied_service(facts)
+                proxied = proxied_service(facts, self.capabilities)
             except ServiceRefusedError as error:
                 errors[route_key(facts.service_id)] = str(error)
                 continue
@@ -256,8 +258,13 @@ def carried_families(facts: RouteFacts) -> frozenset[int]:
     return frozenset((4, 6) if facts.options.upstream.proxy_protocol else (6,))
 
 
-def proxied_service(facts: RouteFacts) -> Service | None:
+def proxied_service(facts: RouteFacts, capabilities: Capabilities = OLDEST) -> Service | None:
     """What HAProxy has to do with it; None if nothing. :class:`ServiceRefusedError` if it cannot be done."""
+    if facts.options.limits.bandwidth_per_client and not capabilities.bandwidth:
+        version = ".".join(map(str, capabilities.version))
+        raise ServiceRefusedError(
+            f"service {facts.service_id}: limits.bandwidth_per_client needs HAProxy 2.7, this gateway has {version}"
+        )
     servers = tuple(
         Server(id=target_id, address=address, port=port, weight=weight)
         for target_id, address, port, weight in facts.targets

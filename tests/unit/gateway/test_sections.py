@@ -140,11 +140,12 @@ async def test_bandwidth_of_http_is_kept_on_the_way_from_the_agents_port(rig: Ri
     assert rig.table.elements == {}
 
 
-async def test_a_bandwidth_the_kernel_cannot_count_is_reported_of_its_service_alone(rig: Rig) -> None:
-    errors = await rig.give(with_options(http_route("app", "site-a"), Options(limits=Limits(bandwidth=2**40))))
+async def test_a_bandwidth_for_each_client_is_refused_where_haproxy_cannot_keep_it(rig: Rig) -> None:
+    each = with_options(http_route("app", "site-a"), Options(limits=Limits(bandwidth_per_client=1000)))
 
-    assert "limits.bandwidth 1099511627776 is not within" in errors[KEY]
-    assert "limits.bandwidth" in (await rig.gateway.l4.whole())[KEY]
+    assert "needs HAProxy 2.7, this gateway has 2.6" in (await rig.give(each))[KEY]
+    assert (await rig.proxy.read()).routes == {}
+    assert await rig.give(http_route("app", "site-a")) == {}
 
 
 async def test_ipv6_visitors_of_tcp_go_to_haproxy_and_all_of_them_with_proxy_protocol(rig: Rig) -> None:

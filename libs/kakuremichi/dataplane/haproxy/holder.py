@@ -17,7 +17,6 @@ import fcntl
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -212,13 +211,13 @@ def _options(arguments: Sequence[str] | None) -> Options:
     given = parser.parse_args(arguments)
     directory: Path = given.dir.resolve()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = given.haproxy or shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin")
+    program = given.haproxy or launch.find_program()
     if program is None:
         raise FileNotFoundError("haproxy: not found on PATH; apt-get install haproxy, or give --haproxy")
     binds = tuple(parse_bind(text) for text in given.bind)
     layout = Layout(directory)
     config = given.config.resolve() if given.config else layout.config
-    return Options(layout, config, binds, Path(program), given.grace, given.leave_running)
+    return Options(layout, config, binds, program, given.grace, given.leave_running)
 
 
 if __name__ == "__main__":

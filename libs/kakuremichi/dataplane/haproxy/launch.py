@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +43,12 @@ class Process:
 def maxconn_for(fd_limit: int) -> int:
     """Visitors at a time: one descriptor for each, one for its server, and as many again for idle connections."""
     return max(64, (fd_limit - min(2000, fd_limit // 4)) // 4)
+
+
+def find_program() -> Path | None:
+    """HAProxy as it is installed; None if it is not."""
+    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin")
+    return Path(found) if found else None
 
 
 def start(program: Path, config: Path, layout: Layout, sockets: Sockets) -> Process:
