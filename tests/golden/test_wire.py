@@ -11,7 +11,18 @@ import pytest
 from msgspec import Raw
 
 from kakuremichi.model.options import Http, Limits, Options
-from kakuremichi.wire import commands, facts, identity, records, requests
+from kakuremichi.wire import (
+    checkpoints,
+    commands,
+    facts,
+    identity,
+    key_requests,
+    people,
+    plans,
+    records,
+    requests,
+    spans,
+)
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.signing import Signature, Signed
 
@@ -20,6 +31,16 @@ K1, K2, H = b"\x01" * 32, b"\x02" * 32, b"\x0a" * 32
 SIGNED = Signed(b"body", (Signature(K1, b"\x05" * 64),))  # type: ignore[arg-type]
 TARGET = commands.TargetInput(agent="site-a", address="192.168.2.130", port=22)  # type: ignore[arg-type]
 TARGET_SPEC = facts.TargetSpec(target_id="ssh-1", agent="site-a", agent_port=30000, address="127.0.0.1", port=22)  # type: ignore[arg-type]
+PASSWORD = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaA"
+ACCOUNT = people.AccountView(
+    name="bob", label="Bob", role="publisher", pools=("main",), agents=("site-a",), disabled=False, subject="",
+    has_password=True, version=2, created_at="2026-01-01T00:00:00Z", changed_at="2026-01-02T00:00:00Z",
+)  # fmt: skip
+SESSION = people.SessionView(
+    session_id="0a" * 8, who="person/bob", account="bob", token_sha256="", method="password", source="198.51.100.7",
+    client="Firefox", opened_at="2026-01-01T00:00:00Z", seen_at="2026-01-01T00:01:00Z",
+    ends_at="2026-01-01T12:00:00Z",
+)  # fmt: skip
 
 # Built from plain values, so that the newtypes of ids and keys need no casts here.
 _MADE: list[tuple[Any, dict[str, Any]]] = [
@@ -78,6 +99,14 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
         {"log_id": "log-1", "feed": "feed.pool.main", "feed_seq": 7, "hash": H, "count": 2, "sum": H,
          "at_ms": 1700000000123},
     ),
+    (
+        checkpoints.Checkpoint,
+        {"log_id": "log-1", "size": 1000, "root": H, "hash": K1, "at": "2026-01-02T03:04:05.000006Z"},
+    ),
+    (checkpoints.AskCheckpoint, {"log_id": "log-1", "size": 1000, "signature": SIGNED.signatures[0]}),
+    (checkpoints.NewestCheckpoint, {"feed_key": SIGNED, "checkpoint": SIGNED, "proof": (H, K1)}),
+    (checkpoints.CheckpointRefused, {"code": "none-yet", "detail": "checkpoint: there is none yet"}),
+    (checkpoints.Cosignature, {"certificate": SIGNED, "signature": SIGNED.signatures[0]}),
     (requests.Announce, {"announcement": SIGNED}),
     (requests.AnnounceAfter, {"announcement": SIGNED, "before": (SIGNED,)}),
     (requests.Renew, {}),
@@ -104,12 +133,28 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
             "held": ("feed.fleet.main: 9",), "warnings": ("slow",),
         },
     ),
+    (
+        requests.TimedReport,
+        {
+            "node_id": "site-a", "boot_id": b"\x07" * 16, "version": "0.2.0", "tags": ("route.v1",),
+            "cursors": (requests.Cursor("feed.fleet.main", "log-1", 7),),  # type: ignore[arg-type]
+            "timings": (requests.Timing("feed.fleet.main", 7, 150, 900),), "ages_us": (1200,),
+        },
+    ),
     (requests.ReportAnswer, {"heads": (SIGNED,)}),
-    (commands.AcceptKey, {"announcement": SIGNED}),
-    (commands.AcceptKeyAfter, {"announcement": SIGNED, "before": (SIGNED,)}),
-    (commands.GetCertificate, {"node_id": "site-a"}),
-    (commands.GetCertificateOf, {"node_id": "site-a", "serial": 2}),
-    (commands.NodeCertificate, {"deployment": b"d" * 16, "trust": SIGNED, "certificate": SIGNED}),
+    (
+        spans.SpanBatch,
+        {
+            "spans": (
+                spans.SpanRecord("apply", b"t" * 16, b"s" * 8, b"p" * 8, 1700, 1800, "internal", "late", (b"l" * 24,)),
+            )
+        },
+    ),
+    (key_requests.AcceptKey, {"announcement": SIGNED}),
+    (key_requests.AcceptKeyAfter, {"announcement": SIGNED, "before": (SIGNED,)}),
+    (key_requests.GetCertificate, {"node_id": "site-a"}),
+    (key_requests.GetCertificateOf, {"node_id": "site-a", "serial": 2}),
+    (key_requests.NodeCertificate, {"deployment": b"d" * 16, "trust": SIGNED, "certificate": SIGNED}),
     (
         commands.CreateToken,
         {"actor": "admin", "idempotency_key": "k", "role": "agent", "node_id": "site-a", "pool": "main",
@@ -126,6 +171,13 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
     (commands.RotateNode, {"actor": "admin", "node_id": "gw1", "role": "gateway"}),
     (commands.ReleaseNode, {"actor": "admin", "node_id": "site-a", "role": "agent"}),
     (commands.ListPending, {"actor": "admin"}),
+    (commands.ListPositions, {"actor": "admin", "seq": 7, "limit": 1}),
+    (
+        commands.Positions,
+        {"log_id": "log-1",
+         "items": (commands.EventPositions(seq=7, at="2026-01-02T03:04:05+00:00", topic="service.published",
+                                           trace_id="0a" * 16, positions=(("feed.pool.main", 7),)),)},
+    ),
     (commands.SubmitGrant, {"actor": "admin", "certificate": SIGNED}),
     (
         commands.PublishService,
@@ -141,6 +193,13 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
         commands.Written,
         {"seq": 9, "log_id": "log-1",
          "positions": (commands.FeedPosition(feed="feed.pool.main", feed_seq=7, nodes=("gw1",)),)},  # type: ignore[arg-type]
+    ),
+    (
+        commands.Plan,
+        {"changed": True,
+         "changes": (plans.PlannedChange(
+             feed="feed.pool.main", kind="route", key="ssh", action="add", what="tcp 10022 to site-a"),),
+         "readers": (plans.FeedReaders(feed="feed.pool.main", nodes=("gw1",), left_out=2),)},  # type: ignore[arg-type]
     ),
     (
         commands.Enrolled,
@@ -186,6 +245,37 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
             trace_id="0af7651916cd43dd8448eb211c80319c", head="0a",
         ),)},
     ),
+    (people.OpenSetup, {"actor": "admin", "code_hash": H, "ttl_s": 600}),
+    (people.SetUp, {"actor": "set-up", "code_hash": H, "name": "ann", "password": PASSWORD}),
+    (
+        people.PutAccount,
+        {"actor": "admin", "name": "bob", "label": "Bob", "role": "publisher", "pools": ("main",),
+         "agents": ("site-a",), "disabled": True, "password": PASSWORD, "subject": "https://idp.example.com 17",
+         "create_only": True, "seen_version": 3},
+    ),
+    (people.RemoveAccount, {"actor": "admin", "name": "bob"}),
+    (people.FindAccount, {"actor": "portal", "name": "bob"}),
+    (people.ListAccounts, {"actor": "admin", "after": "ann"}),
+    (
+        people.OpenSession,
+        {"actor": "person/bob", "session_hash": H, "account": "bob", "version": 2, "token_sha256": "0a" * 32,
+         "token_name": "deploy", "method": "password", "source": "198.51.100.7", "client": "Firefox",
+         "idle_s": 3600, "ttl_s": 43200},
+    ),
+    (people.FindSession, {"actor": "portal", "session_hash": H}),
+    (people.EndSessions, {"actor": "admin", "who": "person/bob", "session_id": "0a" * 8, "signed_out": True}),
+    (people.ListSessions, {"actor": "admin", "who": "person/bob", "after": "0a0a"}),
+    (people.NoteFailure, {"actor": "198.51.100.7", "code": "sign-in", "detail": "account bob: not let in"}),
+    (
+        people.NoteApiToken,
+        {"actor": "admin", "name": "deploy", "act": "created", "scope": "publish", "pools": ("main",),
+         "agents": ("site-a",), "expires_at": "2026-01-01T00:00:00Z"},
+    ),
+    (people.AccountFound, {"account": ACCOUNT, "password": PASSWORD}),
+    (people.Accounts, {"items": (ACCOUNT,), "next_after": "bob"}),
+    (people.SessionFound, {"session": SESSION, "account": ACCOUNT}),
+    (people.Sessions, {"items": (SESSION,), "next_after": "0a0a"}),
+    (people.Noted, {}),
 ]  # fmt: skip
 _FACTS: list[tuple[Any, dict[str, Any]]] = [
     (facts.TokenCreated, {"token_id": "0a0a", "role": "agent", "node_id": "site-a", "pool": "main",
@@ -208,6 +298,19 @@ _FACTS: list[tuple[Any, dict[str, Any]]] = [
     (facts.ServicePublished, {"service_id": "ssh", "pool": "main", "kind": "tcp", "host": "", "path": "",
                               "first_port": 10022, "last_port": 10022, "sources": (), "targets": (TARGET_SPEC,)}),
     (facts.ServiceUnpublished, {"service_id": "ssh", "pool": "main"}),
+    (facts.SetupOpened, {"expires_at": "2026-01-01T00:00:00Z"}),
+    (facts.AccountCreated, {"account": "bob", "label": "Bob", "role": "publisher", "pools": ("main",),
+                            "agents": ("site-a",), "subject": "https://idp.example.com 17", "disabled": False}),
+    (facts.AccountChanged, {"account": "bob", "label": "Bob", "role": "viewer", "pools": (), "agents": (),
+                            "subject": "", "disabled": True, "password_changed": True}),
+    (facts.AccountRemoved, {"account": "bob"}),
+    (facts.PersonSignedIn, {"who": "person/bob", "session_id": "0a" * 8, "method": "password",
+                            "source": "198.51.100.7"}),
+    (facts.PersonSignedOut, {"who": "person/bob", "session_id": "0a" * 8}),
+    (facts.SessionsEnded, {"sessions": (("person/bob", "0a" * 8),)}),
+    (facts.ApiTokenCreated, {"name": "deploy", "scope": "publish", "pools": ("main",), "agents": (),
+                             "expires_at": "2026-01-01T00:00:00Z"}),
+    (facts.ApiTokenRemoved, {"name": "deploy"}),
 ]  # fmt: skip
 
 
@@ -245,7 +348,11 @@ def test_every_message_and_fact_has_a_file() -> None:
     of_commands = {str(kind.__struct_config__.tag) for kind in commands.AnyCommand.__args__}
     of_facts = {str(kind.__struct_config__.tag) for kind in facts.AnyFact.__args__}
     of_results = {str(kind.__struct_config__.tag) for kind in commands.AnyResult.__args__}
-    assert of_records | of_commands | of_results <= MESSAGES.keys()
+    of_people = {
+        str(kind.__struct_config__.tag)
+        for kind in (*people.AnyPeopleRequest.__args__, *people.AnyPeopleResult.__args__)
+    }
+    assert of_records | of_commands | of_results | of_people <= MESSAGES.keys()
     assert of_facts == FACTS.keys()
 
 

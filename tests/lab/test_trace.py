@@ -120,7 +120,8 @@ async def test_one_trace_leads_from_the_http_request_to_every_gateways_apply(fle
         assert any((span.process, span.name) == (node, f"process {feed}") for span in spans)
     (transaction,) = [span for span in spans if span.name == "registry transaction"]
     first_apply = min(span.start_ns for span in spans if span.name == "apply")
-    assert root.start_ns < transaction.start_ns < transaction.end_ns < first_apply
+    # Not its end: the relay hears of the commit from PostgreSQL itself, maybe before whoever committed does.
+    assert root.start_ns < transaction.start_ns < first_apply
 
 
 def way_up(span: Span, by_id: dict[str, Span]) -> Iterable[Span]:
@@ -242,20 +243,21 @@ async def test_a_collector_receives_one_trace_with_each_stage_of_each_node(fleet
     }  # fmt: skip
 
     def of_trace() -> list[dict[str, Any]]:
-        return [span for span in received(collected) if span["trace_id"] == trace_id]
+        """A pass or a report that several changes share stands in the trace of one and is linked to the others."""
+        return [span for span in received(collected) if trace_id in (span["trace_id"], *span["links"])]
 
     def lacking() -> set[tuple[str, str]]:
         return wanted - {(process_of(span), span["name"]) for span in of_trace()}
 
     await sooner_or_later(lambda: not lacking(), lacking)
     spans = of_trace()
-    by_id = {span["span_id"]: span for span in spans}
-    (root,) = [span for span in spans if span["parent_id"] not in by_id]
+    own = {span["span_id"]: span for span in spans if span["trace_id"] == trace_id}
+    (root,) = [span for span in own.values() if span["parent_id"] not in own]
     assert (process_of(root), root["name"]) == ("portal", "PUT /api/v1/services/{name}")
     assert [span for span in spans if span["error"]] == []
     for gateway in GATEWAYS:
         report = next(span for span in spans if (process_of(span), span["name"]) == (gateway, "report"))
-        assert by_id[report["parent_id"]]["name"] == "apply"
+        assert report["trace_id"] != trace_id or own[report["parent_id"]]["name"] == "apply"
 
     with fleet.api() as api:
         api.post("/agents/site-a/rotate", {})

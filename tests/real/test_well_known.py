@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kakuremichi.dataplane.haproxy.visitors import OWN_PER_MINUTE
 from kakuremichi.dataplane.haproxy.desired import Frontend
 from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.visitors import OWN_PER_MINUTE
 from kakuremichi.node.direct import DirectRefusedError
 from kakuremichi.wire.codec import decode, encode
 from kakuremichi.wire.direct import MAX_EXCHANGE_BYTES, PATH, Exchange

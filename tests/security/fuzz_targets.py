@@ -30,6 +30,7 @@ from kakuremichi.wire.enrolment import (
 from kakuremichi.wire.identity import Announcement, Certificate, FeedKeyCertificate, TrustSet
 from kakuremichi.wire.records import FeedItem, Gone, Head, decode_record
 from kakuremichi.wire.signing import Signed, sign
+from kakuremichi.wire.spans import SpanBatch
 from support.forger import (
     ANNOUNCEMENTS,
     CERTIFICATES,
@@ -55,7 +56,8 @@ _CLAIMS = base64.urlsafe_b64decode(JWT.split(".")[1] + "==")
 
 KINDS = (
     Signed, Certificate, Announcement, TrustSet, FeedKeyCertificate, FeedItem, Head, Exchange, JoinToken,
-    requests.Announce, requests.Report, requests.SnapshotRequest, requests.SnapshotPage,
+    requests.Announce, requests.Report, requests.TimedReport, requests.SnapshotRequest, requests.SnapshotPage,
+    SpanBatch,
 )  # fmt: skip
 
 

@@ -12,8 +12,6 @@ from kakuremichi.model.keys import PrivateKey, PublicKey, key_text
 from kakuremichi.wire import signing, subjects
 from kakuremichi.wire.codec import decode, decode_any, encode
 from kakuremichi.wire.commands import (
-    AcceptKey,
-    AcceptKeyAfter,
     ListEvents,
     ListNodes,
     Problem,
@@ -23,6 +21,7 @@ from kakuremichi.wire.commands import (
 )
 from kakuremichi.wire.facts import NodeQuarantined
 from kakuremichi.wire.identity import NO_HASH, Announcement
+from kakuremichi.wire.key_requests import AcceptKey, AcceptKeyAfter
 from kakuremichi.wire.requests import KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import Signed, digest_of
 from kakuremichi_registry.clones import follows

@@ -14,7 +14,6 @@ from kakuremichi.model.keys import key_text
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import decode_any, encode
 from kakuremichi.wire.commands import (
-    AcceptKey,
     CreateToken,
     Enrolled,
     ListEvents,
@@ -27,6 +26,7 @@ from kakuremichi.wire.commands import (
     Written,
 )
 from kakuremichi.wire.identity import Role
+from kakuremichi.wire.key_requests import AcceptKey
 from kakuremichi.wire.records import Gone, Revocation, Route, decode_record
 from kakuremichi.wire.renewal import request_to_renew
 from kakuremichi.wire.requests import KeyAccepted, KeyRefused, Renew, RenewalRefused, Renewed

@@ -8,6 +8,7 @@ they can be in a namespace only with their process.
 import json
 import queue
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import grpc  # type: ignore[import-untyped]  # ships no types
 SERVICE = "lab.Echo"
 LARGE = bytes(range(256)) * 4096  # a mebibyte
 CALL_S = 20
+GIVEN_UP = threading.Semaphore(0)
 
 
 def say(request: bytes, context: Any) -> bytes:
@@ -46,12 +48,18 @@ def fail(_: bytes, context: Any) -> bytes:
     raise AssertionError  # abort has raised
 
 
-def wait(_: bytes, context: Any) -> bytes:
-    """Until the visitor has given up."""
-    given_up: queue.Queue[None] = queue.Queue()
-    context.add_callback(lambda: given_up.put(None))
-    given_up.get(timeout=CALL_S)
-    return b""
+def wait(_: bytes, context: Any) -> Iterator[bytes]:
+    """One message, then silence until the visitor has given up."""
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    yield b"begun"
+    if ended.wait(CALL_S):
+        GIVEN_UP.release()
+
+
+def given_up(_: bytes, __: Any) -> bytes:
+    """Whether the end of one `wait` has arrived here, as soon as it has."""
+    return b"yes" if GIVEN_UP.acquire(timeout=CALL_S / 2) else b"no"
 
 
 def serve(address: str) -> None:
@@ -61,7 +69,8 @@ def serve(address: str) -> None:
         "Join": grpc.stream_unary_rpc_method_handler(join),
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
         "Fail": grpc.unary_unary_rpc_method_handler(fail),
-        "Wait": grpc.unary_unary_rpc_method_handler(wait),
+        "Wait": grpc.unary_stream_rpc_method_handler(wait),
+        "GivenUp": grpc.unary_unary_rpc_method_handler(given_up),
     }
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -84,9 +93,9 @@ def visit(address: str, host: str, ca: Path | None) -> dict[str, Any]:
             "counted": counted == [str(number).encode() for number in range(100)],
             "joined": joined.decode(),
             "chat": _conversation(channel),
-            "refused": _status(channel, "Fail", CALL_S),
-            "unknown": _status(channel, "Unheard", CALL_S),
-            "late": _status(channel, "Wait", 0.5),
+            "refused": _status(channel, "Fail"),
+            "unknown": _status(channel, "Unheard")[:1],
+            "cancelled": _cancelled(channel),
         }
 
 
@@ -113,11 +122,21 @@ def _conversation(channel: Any) -> list[str]:
     return [*heard, *(left.decode() for left in answers)]
 
 
-def _status(channel: Any, name: str, timeout: float) -> list[str]:
+def _cancelled(channel: Any) -> str:
+    """What the server says after the visitor has hung up in the middle of an answer."""
+    answers = _method(channel.unary_stream, "Wait")(b"", timeout=10 * CALL_S)  # its deadline is not what ends it
+    next(answers)
+    answers.cancel()
+    heard: bytes = _method(channel.unary_unary, "GivenUp")(b"", timeout=CALL_S)
+    return heard.decode()
+
+
+def _status(channel: Any, name: str) -> list[str]:
+    """The status and its message."""
     try:
-        _method(channel.unary_unary, name)(b"", timeout=timeout)
+        _method(channel.unary_unary, name)(b"", timeout=CALL_S)
     except grpc.RpcError as error:
-        return [error.code().name, error.details() if name == "Fail" else ""]
+        return [error.code().name, error.details()]
     return ["OK", ""]
 
 

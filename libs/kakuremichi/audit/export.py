@@ -105,7 +105,7 @@ def rows(lines: Iterable[bytes]) -> Iterator[LogRow]:
 
     Neither the chain nor a signature is checked: that is `kakuremichi.audit.verify`.
     """
-    log_id, seq, ended = "", 0, False
+    log_id, seq, number, ended = "", 0, 0, False
     for number, line in read(lines):
         if isinstance(line, Misread):
             raise ExportError(f"line {number}: {line.reason}")
@@ -121,6 +121,8 @@ def rows(lines: Iterable[bytes]) -> Iterator[LogRow]:
             ended = True
             if line.rows != seq:
                 raise ExportError(f"line {number}: {line.rows} rows were exported, {seq} are in the file")
+    if not number:
+        raise ExportError(f"file: empty; an export begins with a header of format {FORMAT}")
     if not ended:
         raise ExportError(f"file: ends behind row {seq} without its last line: it was cut off")
 

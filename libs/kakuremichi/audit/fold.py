@@ -68,8 +68,8 @@ def _token_created(state: State, fact: facts.TokenCreated, _row: LogRow) -> None
 
 
 def _enrolled(state: State, fact: facts.NodeEnrolled, _row: LogRow) -> None:
-    token = state.tokens[fact.token_id]
-    state.tokens[fact.token_id] = structs.replace(token, used=True)
+    if (token := state.tokens.get(fact.token_id)) is not None:  # else it has expired within this second
+        state.tokens[fact.token_id] = structs.replace(token, used=True)
     signed = _bytes(fact.certificate)
     before = state.nodes.get(fact.node_id)
     state.nodes[fact.node_id] = Node(
@@ -150,7 +150,7 @@ def _published(state: State, fact: facts.ServicePublished, row: LogRow) -> None:
         Service(
             service_id=fact.service_id, pool=fact.pool, kind=fact.kind, host=fact.host, path=fact.path,
             first_port=fact.first_port, last_port=fact.last_port, sources=fact.sources,
-            options=options_of(fact.options), updated_seq=row.seq,
+            options=options_of(fact.options), updated_seq=row.seq, source=fact.source,
         )
     )  # fmt: skip
     proto, more = "udp" if fact.kind == "udp" else "tcp", fact.last_port - fact.first_port
@@ -185,7 +185,7 @@ def _free_host(state: State, old: Service, row: LogRow) -> None:
 
 
 def _nothing(_state: State, _fact: facts.Fact, _row: LogRow) -> None:
-    """What was asked for and changes no row until the node has done it."""
+    """What changes no row of the state: a node has yet to do it, or it is about people and their ways in."""
 
 
 _APPLY: dict[type[facts.Fact], Callable[[State, Any, LogRow], None]] = {
@@ -201,6 +201,15 @@ _APPLY: dict[type[facts.Fact], Callable[[State, Any, LogRow], None]] = {
     facts.NodeReleased: _released,
     facts.ServicePublished: _published,
     facts.ServiceUnpublished: _unpublished,
+    facts.SetupOpened: _nothing,
+    facts.AccountCreated: _nothing,
+    facts.AccountChanged: _nothing,
+    facts.AccountRemoved: _nothing,
+    facts.PersonSignedIn: _nothing,
+    facts.PersonSignedOut: _nothing,
+    facts.SessionsEnded: _nothing,
+    facts.ApiTokenCreated: _nothing,
+    facts.ApiTokenRemoved: _nothing,
 }
 FOLDED = frozenset(_APPLY)
 

@@ -101,6 +101,7 @@ class Service(Row, frozen=True, kw_only=True, tag="service"):
     sources: tuple[str, ...]
     options: dict[str, Any]  # see `options_of`
     updated_seq: int
+    source: str | UnsetType = UNSET  # unset is nobody's
 
 
 class ServiceTarget(Row, frozen=True, kw_only=True, tag="service_target"):
@@ -150,6 +151,7 @@ KEYS: dict[type[Row], tuple[str, ...]] = {
 
 # Tables of the registry that are no part of the state, and why.
 NOT_FOLDED = {
+    "account": "people and the hashes of their passwords; what they did is in the log, a password never",
     "access_log": "refusals and failed attempts; strangers cannot write into the log",
     "checkpoint": "says something about the log",
     "checkpoint_witness": "says something about the log",
@@ -163,10 +165,10 @@ NOT_FOLDED = {
     "log_head": "is the log's own place: sequence and hash",
     "log_run": "says something about the log",
     "migration": "the release of the schema",
-    "node_renewal": "certificates that no node has come to yet; what becomes of them is in node",
+    "portal_session": "who is signed in at the moment",
     "relay_cursor": "how far the relay has come",
     "report": "what nodes say; not a fact",
-    "spent_serial": "serials of such certificates that were never used",
+    "setup_code": "the hash of a code that makes the first account, good for an hour",
     "state_snapshot": "a state that was folded already",
 }
 

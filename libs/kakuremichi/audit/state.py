@@ -60,12 +60,12 @@ class State:
             self.host_users[old.host] -= 1
 
     def rows(self, moment: str = "") -> Iterator[AnyRow]:
-        """Every row that counts at `moment` (RFC 3339, UTC), which is by default that of the last log row.
+        """Every row that counts at `moment` (RFC 3339, UTC), but never before the last log row was written.
 
         Tokens that have expired and host names that have rested long enough are as good as gone: when the tables
         forget them is nobody's decision and in no log.
         """
-        now = moment or self.at
+        now = moment if later(moment, self.at) else self.at
         yield from self.pools.values()
         yield from self.nodes.values()
         yield from self.node_keys.values()
@@ -125,7 +125,7 @@ def digest(canonical_lines: Iterable[bytes]) -> str:
 
 
 def later(one: str, other: str) -> bool:
-    """Whether the first of two RFC 3339 times in UTC comes after the second; either may have microseconds or none."""
+    """Whether the first of two RFC 3339 times in UTC comes after the second; either may lack microseconds, or be ""."""
     return _comparable(one) > _comparable(other)
 
 
@@ -134,8 +134,8 @@ def _comparable(at: str) -> str:
 
 
 def dump(state: State) -> bytes:
-    """The rows for a snapshot, sorted; the place in the log is kept beside it."""
-    return b"\n".join(sorted(map(whole, _all(state))))
+    """The rows for a snapshot, sorted; the place in the log is kept beside it. What has expired by then is left out."""
+    return b"\n".join(sorted(map(whole, state.rows())))
 
 
 def load(body: bytes, *, log_id: str, seq: int, digest_of_row: bytes, at: str) -> State:
@@ -144,7 +144,3 @@ def load(body: bytes, *, log_id: str, seq: int, digest_of_row: bytes, at: str) -
     for line in body.splitlines():
         state.put(parse(line))
     return state
-
-
-def _all(state: State) -> Iterator[AnyRow]:
-    return state.rows("0000-01-01T00:00:00.000000Z")

@@ -15,11 +15,13 @@ _TEMPLATES = (
     subjects.BEACON,
     subjects.AUDIT,
     subjects.REPORT,
+    subjects.TRACE,
+    subjects.ANNOUNCE,
     "req.*.*.*",
     "reply.*.>",
     "_INBOX.*.>",
 )
-_LITERAL = frozenset({subjects.KEY, subjects.COMMAND})
+_LITERAL = frozenset({subjects.KEY, subjects.COMMAND, subjects.HISTORY, subjects.PEOPLE})
 
 
 class SubjectRefusedError(BusError):

@@ -54,7 +54,7 @@ AccountName = Literal["SYS", "CP", "EDGE"]
 
 EXPORTS: Mapping[AccountName, tuple[str, ...]] = {
     "CP": ("feed.pool.*", "feed.fleet.*", "feed.agent.*", "beacon.*.*", REPLY),
-    "EDGE": ("req.*.*.*", "report.*"),
+    "EDGE": ("req.*.*.*", "report.*", "trace.node.*"),
 }
 """What an account exports as a stream; the other of the two imports all of it. SYS shares nothing."""
 
@@ -96,6 +96,7 @@ REGISTRY = Role(  # its relay included
         "beacon.pool.*",
         "beacon.fleet.*",
         REPLY,
+        "trace.service.registry",
         "_INBOX.keyring.>",
         "_INBOX.portal.>",
         *(f"$JS.API.STREAM.{verb}.{s.name}" for s in STREAMS for verb in ("INFO", "MSG.GET")),
@@ -111,8 +112,8 @@ KEYRING = Role(
 PORTAL = Role(
     name="portal",
     account="CP",
-    publish=("cp.registry.command",),
-    subscribe=("report.*", "audit.*", "_INBOX.portal.>"),
+    publish=("cp.registry.command", "cp.registry.history", "cp.registry.people", "trace.service.portal"),
+    subscribe=("report.*", "audit.*", "trace.*.*", "_INBOX.portal.>"),
 )
 AUDITOR = Role(
     name="auditor",
@@ -123,13 +124,26 @@ AUDITOR = Role(
 GATEWAY = Role(
     name="gateway",
     account="EDGE",
-    publish=("req.keyring.announce.{id}", "req.registry.snapshot.{id}", "req.registry.renew.{id}", "report.{id}"),
+    publish=(
+        "req.keyring.announce.{id}",
+        "req.registry.snapshot.{id}",
+        "req.registry.renew.{id}",
+        "req.registry.witness.{id}",
+        "report.{id}",
+        "trace.node.{id}",
+    ),
     subscribe=("feed.pool.{pool}", "beacon.pool.{pool}", "reply.{id}.>"),
 )
 AGENT = Role(
     name="agent",
     account="EDGE",
-    publish=("req.keyring.announce.{id}", "req.registry.snapshot.{id}", "req.registry.renew.{id}", "report.{id}"),
+    publish=(
+        "req.keyring.announce.{id}",
+        "req.registry.snapshot.{id}",
+        "req.registry.renew.{id}",
+        "report.{id}",
+        "trace.node.{id}",
+    ),
     subscribe=("feed.fleet.{pool}", "feed.agent.{id}", "beacon.fleet.{pool}", "reply.{id}.>"),
 )
 CLAIMS = Role(  # the registry's other user, for revocations

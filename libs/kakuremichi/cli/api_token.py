@@ -21,15 +21,20 @@ def api_token() -> None:
 @click.argument("name")
 @click.option("--scope", type=click.Choice(["read", "publish", "admin"]), default="read", show_default=True)
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="It expires after so many.")
+@click.option("--pool", "pools", multiple=True, help="Only this pool; may be repeated. Else all.")
+@click.option("--agent", "agents", multiple=True, help="Only this agent, likewise.")
 @click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Write it there (0600), not to the screen.")
 @with_client
-def create(client: Any, *, name: str, scope: str, days: int, to: Path | None) -> None:
+def create(
+    client: Any, *, name: str, scope: str, days: int, pools: tuple[str, ...], agents: tuple[str, ...], to: Path | None
+) -> None:
     """Print a token once: read looks, publish changes services too, admin everything.
 
     \b
     kakuremichi api-token create deploy --scope publish --days 30 --to deploy.token
     """
-    answer = client.call("POST", "api-tokens", body={"name": name, "scope": scope, "days": days})
+    body = {"name": name, "scope": scope, "days": days, "pools": pools, "agents": agents}
+    answer = client.call("POST", "api-tokens", body=body)
     if to is None:
         click.echo(answer["token"])
     else:

@@ -31,20 +31,23 @@ class Client:
         *where: str,
         body: Json | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Json:
         """The JSON answer; :class:`CliError` with the API's own sentence if it refuses. `where` is path segments."""
         target = "/".join(("/api/v1", *(quote(segment, safe="") for segment in where)))
         target += f"?{urlencode(query)}" if query else ""
-        status, data = self._exchange(method, target, body, timeout_s or self._timeout_s)
+        status, data = self._exchange(method, target, body, timeout_s or self._timeout_s, headers or {})
         answer = _parse(data)
         if status >= 400 or answer is None:
             raise _refused(status, answer, self._context.url)
         return answer
 
-    def _exchange(self, method: str, target: str, body: Json | None, timeout_s: float) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, target: str, body: Json | None, timeout_s: float, more: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         connection = _connection(self._context, timeout_s)
-        headers = {"Authorization": f"Bearer {self._context.token}", "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {self._context.token}", "Accept": "application/json", **more}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
@@ -92,9 +95,9 @@ def _parse(data: bytes) -> Json | None:
 def _refused(status: int, problem: Json | None, url: str) -> CliError:
     if status < 400 or problem is None:
         return CliError(f"{url}: answered {status} with something that is not this API's", UNREACHABLE)
-    hints = []
-    if holders := problem.get("holders"):
-        hints.append(f"held by: {', '.join(map(str, holders))}")
+    hints, holders = [], tuple(map(str, problem.get("holders") or ()))
+    if holders:
+        hints.append(f"held by: {', '.join(holders)}")
     if trace_id := problem.get("trace_id"):
         hints.append(f"trace: {trace_id}")
-    return CliError(str(problem.get("detail") or f"answered {status}"), of_status(status), tuple(hints))
+    return CliError(str(problem.get("detail") or f"answered {status}"), of_status(status), tuple(hints), holders)

@@ -26,6 +26,7 @@ _OF_STATUS = {
     404: NOT_FOUND,
     408: UNREACHABLE,
     409: CONFLICT,
+    412: CONFLICT,
     422: USAGE,
     429: DENIED,
     502: UNREACHABLE,
@@ -40,12 +41,14 @@ def of_status(status: int) -> int:
 
 
 class CliError(click.ClickException):
-    """A sentence on standard error, and an exit code. `hints` are lines that help on."""
+    """A sentence on standard error, and an exit code. `hints` are lines that help on, `holders` who has it."""
 
-    def __init__(self, sentence: str, exit_code: int = FAILURE, hints: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, sentence: str, exit_code: int = FAILURE, hints: tuple[str, ...] = (), holders: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class and reads it here
-        self.hints = hints
+        self.hints, self.holders = hints, holders
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"error: {self.message}", file=file, err=True)

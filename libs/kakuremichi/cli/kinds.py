@@ -67,7 +67,8 @@ def _behind(node: Item) -> str:
 
 def about(event: Item) -> object:
     fact = event.get("fact")
-    return fact.get("service_id") or fact.get("node_id") or "" if isinstance(fact, dict) else ""
+    names = ("service_id", "node_id", "account", "who", "name")
+    return next((fact[name] for name in names if fact.get(name)), "") if isinstance(fact, dict) else ""
 
 
 def _node(plural: str, heading: str, address: Callable[[Item], object]) -> Kind:
@@ -93,7 +94,8 @@ KINDS = {
          ("CARRIED BY", carried_by)),
         (("Name", _get("name")), ("State", _get("state")), ("Pool", _get("pool")), ("Where", where),
          ("Targets", targets), ("Visitors", lambda s: s["sources"] or "everybody"), ("Carried by", carried_by),
-         ("Changed at", lambda s: f"event {s['updated_seq']}"), ("Errors", _errors)),
+         ("Changed at", lambda s: f"event {s['updated_seq']}"), ("Source", lambda s: s.get("source") or "by hand"),
+         ("Errors", _errors)),
     ),
     "tokens": Kind(
         "tokens", "id",

@@ -12,18 +12,31 @@ from kakuremichi.cli.output import FORMATS
 COMPLETE_WITHIN_S = 0.3  # a shell that waits for names feels broken
 
 
+def portal_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which portal: `url`, `token_file`, `ca_file`."""
+    for option in (
+        click.option(
+            "--ca-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The CA of the portal's certificate, PEM; else KAKUREMICHI_CA_FILE, else the context of `up`.",
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Holds the API token; else KAKUREMICHI_TOKEN or KAKUREMICHI_TOKEN_FILE, else the context of `up`.",
+        ),
+        click.option("--url", metavar="URL", help="The portal; else KAKUREMICHI_URL, else the context of `up`."),
+    ):
+        command = option(command)
+    return command  # fmt: skip
+
+
 def with_client(command: Callable[..., None]) -> Callable[..., None]:
     """Give the command a client of the portal as its first argument, and the options that say which portal."""
 
-    @click.option("--url", metavar="URL", help="The portal; else KAKUREMICHI_URL, else the context of `up`.")
-    @click.option(
-        "--token-file", type=click.Path(path_type=Path), metavar="FILE",
-        help="Holds the API token; else KAKUREMICHI_TOKEN or KAKUREMICHI_TOKEN_FILE, else the context of `up`.",
-    )  # fmt: skip
-    @click.option(
-        "--ca-file", type=click.Path(path_type=Path), metavar="FILE",
-        help="The CA of the portal's certificate, PEM; else KAKUREMICHI_CA_FILE, else the context of `up`.",
-    )  # fmt: skip
+    @portal_options
     @wraps(command)
     def wrapped(*, url: str | None, token_file: Path | None, ca_file: Path | None, **given: object) -> None:
         from kakuremichi.cli.client import Client  # noqa: PLC0415  # HTTP takes 20 ms to import, --help needs none

@@ -7,6 +7,7 @@ import click
 
 from kakuremichi.cli.applied import ANSWER_SLACK_S, report, wait_options, wait_query
 from kakuremichi.cli.options import complete_names, output_option, with_client
+from kakuremichi.cli.plan import dry_run_option, dry_run_query, print_plan
 from kakuremichi.cli.service_options import option_flags, options_of
 
 
@@ -44,13 +45,14 @@ def service() -> None:
 @click.option("--pool", default="default", show_default=True, help="Whose gateways carry it.")
 @click.option("--create", is_flag=True, help="Fail if a service of this name exists instead of replacing it.")
 @option_flags
+@dry_run_option
 @wait_options
 @output_option
 @with_client
 def publish(
     client: Any, *, name: str, http: str | None, tls: str | None, tcp: str | None, udp: str | None,
     targets: tuple[str, ...], path_prefix: str, allow: tuple[str, ...], pool: str,
-    create: bool, wait: bool, timeout_s: float, output: str, **more: Any,
+    create: bool, dry_run: bool, wait: bool, timeout_s: float, output: str, **more: Any,
 ) -> None:  # fmt: skip
     """Publish a service, or replace it whole.
 
@@ -66,20 +68,27 @@ def publish(
         "targets": [target_of(text, public.port) for text in targets], "options": options_of(more),
     }  # fmt: skip
     method, where = ("POST", ("services",)) if create else ("PUT", ("services", name))
-    query = wait_query(wait=wait, timeout_s=timeout_s)
+    query = dry_run_query(wait_query(wait=wait, timeout_s=timeout_s), dry_run=dry_run)
     answer = client.call(method, *where, body=body, query=query, timeout_s=timeout_s + ANSWER_SLACK_S)
+    if dry_run:
+        print_plan(answer, output)
+        return
     report(answer, f"{name} published" if answer["changed"] else f"{name} unchanged", output)
 
 
 @service.command()
 @click.argument("name", shell_complete=complete_names("services"))
+@dry_run_option
 @wait_options
 @output_option
 @with_client
-def unpublish(client: Any, name: str, *, wait: bool, timeout_s: float, output: str) -> None:
+def unpublish(client: Any, name: str, *, dry_run: bool, wait: bool, timeout_s: float, output: str) -> None:
     """Take a service back: no gateway carries it any more."""
-    query = wait_query(wait=wait, timeout_s=timeout_s)
+    query = dry_run_query(wait_query(wait=wait, timeout_s=timeout_s), dry_run=dry_run)
     answer = client.call("DELETE", "services", name, query=query, timeout_s=timeout_s + ANSWER_SLACK_S)
+    if dry_run:
+        print_plan(answer, output)
+        return
     report(answer, f"{name} unpublished", output)
 
 

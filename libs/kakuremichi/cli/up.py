@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 
 from kakuremichi.bus.config import TlsFiles
-from kakuremichi.cli.context import save_context
+from kakuremichi.cli.client import Client
+from kakuremichi.cli.context import resolve, save_context
+from kakuremichi.cli.exits import CliError
 from kakuremichi.fleet.control_plane import ControlPlane, ControlPlaneError, Options
 from kakuremichi.lab.keeper_client import Units
 from kakuremichi.lab.units import UnitError
@@ -110,11 +112,12 @@ async def _up(control: ControlPlane, *, foreground: bool) -> None:
         await units.start_all(control.units())
         await _portal_ready(control)
         context = save_context(control.options.portal_url, control.token_file, control.ca_file)
+        setup = await asyncio.to_thread(_setup_link, control)
         click.echo(f"""
 The control plane is running.
 
   portal   {control.options.portal_url}
-  token    {control.token_file}   (the first administrator's; sign in with it)
+{setup}  token    {control.token_file}   (the first administrator's, for the command line)
   CA       {control.ca_file or "that of your own certificate"}   (join tokens name it; for your browser)
   context  {context}   (so that `kakuremichi status` finds them)
 
@@ -122,6 +125,16 @@ Next: kakuremichi token create --role gateway --name gw1""")
         if foreground:
             await _until_signal()
             await units.down()
+
+
+def _setup_link(control: ControlPlane) -> str:
+    """A line with the link to the first account; empty once there is one, or without the first token."""
+    try:
+        context = resolve(control.options.portal_url, control.token_file, control.ca_file)
+        made = Client(context).call("POST", "setup-codes")
+    except CliError:
+        return ""
+    return f"  setup    {made['url']}   (makes the first account; once, within an hour)\n"
 
 
 async def _portal_ready(control: ControlPlane) -> None:

@@ -10,6 +10,7 @@ from kakuremichi.cli.applied import ANSWER_SLACK_S, report, wait_options, wait_q
 from kakuremichi.cli.exits import NOT_FOUND, PARTIAL, CliError
 from kakuremichi.cli.options import output_option, with_client
 from kakuremichi.cli.output import plain, print_json
+from kakuremichi.cli.plan import dry_run_option, dry_run_query, print_plan
 
 POLL_S = 0.2
 
@@ -17,19 +18,23 @@ POLL_S = 0.2
 @click.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option
 @wait_options
 @output_option
 @with_client
-def revoke(client: Any, name: str, *, yes: bool, wait: bool, timeout_s: float, output: str) -> None:
+def revoke(client: Any, name: str, *, yes: bool, dry_run: bool, wait: bool, timeout_s: float, output: str) -> None:
     """Cut the gateway or agent NAME off: from the bus, from every peer, and from coming back.
 
     Connections through it end. Its services stay, without a target there. `agent remove` frees its name afterwards.
     """
     role = role_of(client, name)
-    if not yes and sys.stdin.isatty():
+    if not (yes or dry_run) and sys.stdin.isatty():
         click.confirm(f"Revoke {role} {name} for ever and end its connections?", abort=True, err=True)
-    query = wait_query(wait=wait, timeout_s=timeout_s)
+    query = dry_run_query(wait_query(wait=wait, timeout_s=timeout_s), dry_run=dry_run)
     answer = client.call("POST", f"{role}s", name, "revoke", query=query, timeout_s=timeout_s + ANSWER_SLACK_S)
+    if dry_run:
+        print_plan(answer, output)
+        return
     report(answer, f"{role} {name} revoked", output)
 
 

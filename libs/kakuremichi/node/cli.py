@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kakuremichi.node.join import become_owner, join
 from kakuremichi.node.state import Enrolment, NodeState, StateError
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.runtime.logs import setup_logs
+from kakuremichi.runtime.metrics import ListenRefusedError, parse_listen
 from kakuremichi.runtime.service import run_service
 from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.wire.enrolment import MAX_TOKEN_CHARS, JoinToken, JoinTokenRefusedError, parse_join_token
@@ -38,6 +40,7 @@ class NodeOptions:
     uapi_directory: Path
     rotate_every_s: float = 0.0
     token_file: Path | None = None
+    metrics_listen: str = ""
 
     async def enrolled(self, *, networks: tuple[str, ...], endpoints: tuple[str, ...] = ()) -> Enrolment:
         """Who this node is: as it is kept, else for its join token, whose file is removed when it is used up."""
@@ -73,6 +76,24 @@ class NodeOptions:
 
 
 Run = Callable[..., Coroutine[Any, Any, None]]
+
+
+def _metrics_listen(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    try:
+        if text:
+            parse_listen(text)
+    except ListenRefusedError as error:
+        raise click.BadParameter(str(error)) from error
+    return text
+
+
+_metrics_option = click.option(
+    "--metrics-listen",
+    default="",
+    callback=_metrics_listen,
+    metavar="WHERE",
+    help="Tell Prometheus metrics at unix:/PATH or ADDRESS:PORT of loopback; without it nowhere.",
+)
 
 
 def node_command(role: str) -> Callable[[Run], click.Group]:
@@ -111,6 +132,7 @@ def node_command(role: str) -> Callable[[Run], click.Group]:
             metavar="DAYS",
             help="Make a new WireGuard key so often; 0: only when asked.",
         )
+        @_metrics_option
         @functools.wraps(function)
         def command(
             *,
@@ -119,9 +141,12 @@ def node_command(role: str) -> Callable[[Run], click.Group]:
             interface: str,
             uapi_directory: Path,
             rotate_every: float,
+            metrics_listen: str,
             **others: Any,
         ) -> None:
-            options = NodeOptions(NodeState(state), interface, uapi_directory, rotate_every * DAY_S, join_token_file)
+            options = NodeOptions(
+                NodeState(state), interface, uapi_directory, rotate_every * DAY_S, join_token_file, metrics_listen
+            )
             context = click.get_current_context()
             context.obj = options
             if context.invoked_subcommand is None:
@@ -135,11 +160,20 @@ def node_command(role: str) -> Callable[[Run], click.Group]:
 
 def _serve(role: str, options: NodeOptions, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     setup_logs(role)
-    end_telemetry = setup_telemetry(role, version=__version__)
+    end_telemetry = setup_telemetry(role, version=__version__, instance=_instance(options.state))
     options.state.open()
     code = run_service(role, main)
     end_telemetry()
     return code
+
+
+def _instance(state: NodeState) -> str:
+    """How a collector tells this node from others: its name, that of the host before it has one."""
+    try:
+        held = state.enrolment()
+    except (StateError, OSError):
+        held = None  # whatever is wrong is said where it matters
+    return held.node.node_id if held else socket.gethostname()
 
 
 def _join(role: str, options: NodeOptions) -> None:

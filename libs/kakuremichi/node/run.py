@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.port import Bus
+from kakuremichi.bus.span_mail import post_spans
 from kakuremichi.dataplane.links.interfaces import find_interface
 from kakuremichi.dataplane.links.networks import changes, used_networks
 from kakuremichi.dataplane.wireguard.engine import link_alias
@@ -17,6 +19,7 @@ from kakuremichi.node.announcing import Announcer
 from kakuremichi.node.certificate import CertificateRenewer
 from kakuremichi.node.direct import DirectPeers, DirectRecords, PeerRecord
 from kakuremichi.node.epoch_file import EpochFile
+from kakuremichi.node.metrics import NodeMetrics
 from kakuremichi.node.renewal import BusPass, Renewer, from_portal
 from kakuremichi.node.reporting import EVERY_S, Reporter
 from kakuremichi.node.rotation import Rotator
@@ -140,6 +143,7 @@ class Station:
         rotator: Rotator,
         *,
         new_key: Callable[[], Awaitable[None]],
+        metrics: NodeMetrics,
         **loops: Loop,
     ) -> None:
         """Follow, apply, announce and report until SIGTERM. What is applied stays when this ends, however it ends."""
@@ -173,11 +177,9 @@ class Station:
         certificate = CertificateRenewer(self.bus, self.state, self.enrolment, self.verifier, announcer.announce_again,
                                          lambda sentence: reporter.warn("certificate", sentence))  # fmt: skip
 
-        async def watch_host(stop: asyncio.Event) -> None:
-            await _watch_host(self.interface, self.alias, networks, stop)
-
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.bus)
+            spans = post_spans(self.bus, subjects.node_spans(node_id))
             followers = {f"follow {follower.feed}": follower.run for follower in feeds.followers}
             await run_until_stopped(
                 bus=self.bus.hold,
@@ -187,8 +189,10 @@ class Station:
                 access=Renewer(self.bus, self.access).run,
                 certificate=certificate.run,
                 report=reporter.run,
-                host=watch_host,
+                host=partial(_watch_host, self.interface, self.alias, networks),
+                spans=spans.run,
                 **followers,
+                **metrics.loops(self.bus, spans, feeds.followers, reporter),
                 **loops,
             )
 

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
+from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField, SourceField
 from kakuremichi.model.keys import PublicKeyField, VerifyKeyField
 from kakuremichi.model.options import Options
 from kakuremichi.wire.identity import Hash, Role
+from kakuremichi.wire.plans import FeedReaders, PlannedChange
 from kakuremichi.wire.records import Kind
-from kakuremichi.wire.requests import MOST_BEFORE
 from kakuremichi.wire.signing import Signed
 
 IdempotencyKey = Annotated[str, Meta(max_length=128)]
@@ -23,7 +23,27 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     idempotency_key: IdempotencyKey = ""
 
 
-class CreateToken(Command, frozen=True, kw_only=True, tag="create-token.v1"):
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """On which terms something is to be written. One field of the commands: a sixteenth would change every header.
+
+    `dry_run`: by the same rules, and the answer is a `Plan`. `if_match`: its last change has to be one of these, 0 is
+    any. `source`: the declarative file that a service comes from; who names none is a person, and the service keeps
+    its source. `adopt`: the source that it may be taken from, "" being nobody's.
+    """
+
+    dry_run: bool = False
+    if_match: Annotated[tuple[int, ...], Meta(max_length=16)] | UnsetType = UNSET
+    source: SourceField | UnsetType = UNSET
+    adopt: Text | UnsetType = UNSET
+
+
+class Write(Command, frozen=True, kw_only=True):
+    """Base of what people change."""
+
+    terms: Terms | UnsetType = UNSET
+
+
+class CreateToken(Write, frozen=True, kw_only=True, tag="create-token.v1"):
     role: Role
     node_id: NodeIdField
     pool: PoolNameField
@@ -47,27 +67,27 @@ class RenewAccess(Command, frozen=True, kw_only=True, tag="renew-access.v1"):
     source: Text
 
 
-class RemoveNode(Command, frozen=True, kw_only=True, tag="remove-node.v1"):
+class RemoveNode(Write, frozen=True, kw_only=True, tag="remove-node.v1"):
     node_id: NodeIdField
     role: Role
     cascade: bool = False
 
 
-class RevokeNode(Command, frozen=True, kw_only=True, tag="revoke-node.v1"):
+class RevokeNode(Write, frozen=True, kw_only=True, tag="revoke-node.v1"):
     """Cut it off everywhere and for ever; its services stay, without a target there."""
 
     node_id: NodeIdField
     role: Role
 
 
-class RotateNode(Command, frozen=True, kw_only=True, tag="rotate-node.v1"):
+class RotateNode(Write, frozen=True, kw_only=True, tag="rotate-node.v1"):
     """Ask the node for a new WireGuard key."""
 
     node_id: NodeIdField
     role: Role
 
 
-class ReleaseNode(Command, frozen=True, kw_only=True, tag="release-node.v1"):
+class ReleaseNode(Write, frozen=True, kw_only=True, tag="release-node.v1"):
     """End a quarantine: only one holder of the identity is left."""
 
     node_id: NodeIdField
@@ -82,7 +102,7 @@ class TargetInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     port: int
 
 
-class PublishService(Command, frozen=True, kw_only=True, tag="publish-service.v1"):
+class PublishService(Write, frozen=True, kw_only=True, tag="publish-service.v1"):
     """Create, or replace whole: `create_only` makes an existing service a conflict."""
 
     service_id: ServiceIdField
@@ -98,22 +118,34 @@ class PublishService(Command, frozen=True, kw_only=True, tag="publish-service.v1
     options: Options | UnsetType = UNSET  # unset is none
 
 
-class UnpublishService(Command, frozen=True, kw_only=True, tag="unpublish-service.v1"):
+class UnpublishService(Write, frozen=True, kw_only=True, tag="unpublish-service.v1"):
     service_id: ServiceIdField
 
 
-class ListNodes(Command, frozen=True, kw_only=True, tag="list-nodes.v1"):
+class Listing(Command, frozen=True, kw_only=True):
+    """Base of the lists: at most so many, and only those."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    pool: Text | UnsetType = UNSET
+    state: Text | UnsetType = UNSET
+
+
+class ListNodes(Listing, frozen=True, kw_only=True, tag="list-nodes.v1"):
     role: Role
     after: Text = ""  # `next_after` of the page before
     node_id: Text = ""  # only this one
 
 
-class ListServices(Command, frozen=True, kw_only=True, tag="list-services.v1"):
+class ListServices(Listing, frozen=True, kw_only=True, tag="list-services.v1"):
     after: Text = ""
     service_id: Text = ""  # only this one
+    kind: Text | UnsetType = UNSET
+    agent: Text | UnsetType = UNSET
+    host: Text | UnsetType = UNSET
+    source: Text | UnsetType = UNSET
 
 
-class ListTokens(Command, frozen=True, kw_only=True, tag="list-tokens.v1"):
+class ListTokens(Listing, frozen=True, kw_only=True, tag="list-tokens.v1"):
     after: Text = ""
 
 
@@ -123,11 +155,18 @@ class ListEvents(Command, frozen=True, kw_only=True, tag="list-events.v1"):
     newest_first: bool = False
 
 
+class ListPositions(Command, frozen=True, kw_only=True, tag="list-positions.v1"):
+    """How far the feeds came by an event, or by each of the newest: what nodes have to have applied."""
+
+    seq: Annotated[int, Meta(ge=0)] = 0  # 0: the newest
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+
+
 class ListPending(Command, frozen=True, kw_only=True, tag="list-pending.v1"):
     """The certificates that wait for trust keys which do not lie on the server."""
 
 
-class SubmitGrant(Command, frozen=True, kw_only=True, tag="submit-grant.v1"):
+class SubmitGrant(Write, frozen=True, kw_only=True, tag="submit-grant.v1"):
     """One such certificate, signed; together with the signatures that it has, it may be complete."""
 
     certificate: Signed
@@ -147,6 +186,7 @@ AnyCommand = (
     | ListServices
     | ListTokens
     | ListEvents
+    | ListPositions
     | ListPending
     | SubmitGrant
 )
@@ -171,6 +211,15 @@ class Written(Result, frozen=True, kw_only=True, tag="written.v1"):
     changed: bool = True  # False: the same request was answered before, or nothing was to change
     token_id: str = ""
     expires_at: str = ""
+
+
+class Plan(Result, frozen=True, kw_only=True, tag="plan.v1"):
+    """What a write would do. `changed` is False if everything is so already."""
+
+    changed: bool
+    changes: tuple[PlannedChange, ...]
+    readers: tuple[FeedReaders, ...]
+    left_out: int = 0  # more changes than one answer can hold
 
 
 class Enrolled(Result, frozen=True, kw_only=True, omit_defaults=True, tag="enrolled.v1"):
@@ -213,6 +262,22 @@ class Problem(Result, frozen=True, kw_only=True, tag="problem.v1"):
     detail: str
     field: str = ""
     holders: tuple[str, ...] = ()  # 409: who holds what was asked for, or what stands in the way
+    current_seq: int | UnsetType = UNSET  # 412: its last change; 0 if there is none
+
+
+class EventPositions(Struct, frozen=True, kw_only=True):
+    seq: int
+    at: str
+    topic: str
+    trace_id: str
+    positions: tuple[tuple[str, int], ...]  # feed, and its feed_seq with the last item of this event
+
+
+class Positions(Result, frozen=True, kw_only=True, tag="positions.v1"):
+    """Newest first. Items of feeds are kept for a while only: an older event is without."""
+
+    log_id: str
+    items: tuple[EventPositions, ...]
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
@@ -256,6 +321,7 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     updated_seq: int
     errors: tuple[tuple[str, str], ...]  # (node, sentence)
     options: Options | UnsetType = UNSET  # unset is none
+    source: str | UnsetType = UNSET  # unset is nobody's
 
 
 class TokenView(Struct, frozen=True, kw_only=True):
@@ -280,6 +346,7 @@ class EventView(Struct, frozen=True, kw_only=True):
 class Nodes(Result, frozen=True, kw_only=True, tag="nodes.v1"):
     items: tuple[NodeView, ...]
     next_after: str = ""  # there is more: ask again with `after`
+    updated_seqs: tuple[int, ...] | UnsetType = UNSET  # of each item, the event of its last change
 
 
 class Services(Result, frozen=True, kw_only=True, tag="services.v1"):
@@ -294,10 +361,12 @@ class Tokens(Result, frozen=True, kw_only=True, tag="tokens.v1"):
 
 class Events(Result, frozen=True, kw_only=True, tag="events.v1"):
     items: tuple[EventView, ...]
+    next_after: int | UnsetType = UNSET  # there is more
 
 
 AnyResult = (
     Written
+    | Plan
     | Enrolled
     | EnrolmentWaiting
     | AccessRenewed
@@ -308,47 +377,5 @@ AnyResult = (
     | Services
     | Tokens
     | Events
+    | Positions
 )
-
-
-class AcceptKey(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="accept-key.v1"):
-    """The keyring asks the registry's transaction to decide about an announcement that it found sound."""
-
-    announcement: Signed
-
-
-class AcceptKeyAfter(
-    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="accept-key.v2"
-):
-    """The same with what the node made before it, newest first; the keyring has not looked at those."""
-
-    announcement: Signed
-    before: Annotated[tuple[Signed, ...], Meta(max_length=MOST_BEFORE)]
-
-
-class GetCertificate(
-    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="get-certificate.v1"
-):
-    """The keyring asks who a node is; the answer is `NodeCertificate`, or `KeyRefused` of code unknown-node."""
-
-    node_id: NodeIdField
-
-
-class GetCertificateOf(
-    Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, tag="get-certificate.v2"
-):
-    """The same for the certificate of this serial: a node may have its next one before the registry has seen that."""
-
-    node_id: NodeIdField
-    serial: Annotated[int, Meta(ge=1)]
-
-
-AnyKeyRequest = AcceptKey | AcceptKeyAfter | GetCertificate | GetCertificateOf
-
-
-class NodeCertificate(Struct, frozen=True, kw_only=True, array_like=True, tag="node-certificate.v1"):
-    """A live node's certificate and what it is judged by."""
-
-    deployment: Annotated[bytes, Meta(min_length=16, max_length=16)]
-    trust: Signed
-    certificate: Signed

@@ -141,11 +141,75 @@ class ServicePublished(Fact, frozen=True, kw_only=True, tag="service.published.v
     sources: tuple[str, ...]
     targets: tuple[TargetSpec, ...]
     options: Options | UnsetType = UNSET  # unset is none
+    source: str | UnsetType = UNSET  # the declarative file that it comes from; unset is nobody's
 
 
 class ServiceUnpublished(Fact, frozen=True, kw_only=True, tag="service.unpublished.v1"):
     service_id: ServiceId
     pool: PoolName
+
+
+class SetupOpened(Fact, frozen=True, kw_only=True, tag="setup.opened.v1"):
+    """Whoever has the code may make the first account."""
+
+    expires_at: str  # RFC 3339
+
+
+class AccountCreated(Fact, frozen=True, kw_only=True, tag="account.created.v1"):
+    account: str
+    label: str
+    role: str
+    pools: tuple[str, ...]  # empty: all
+    agents: tuple[str, ...]
+    subject: str  # at an OIDC provider; "" if it is known here only
+    disabled: bool
+
+
+class AccountChanged(Fact, frozen=True, kw_only=True, tag="account.changed.v1"):
+    """Whole, as it is from now on."""
+
+    account: str
+    label: str
+    role: str
+    pools: tuple[str, ...]
+    agents: tuple[str, ...]
+    subject: str
+    disabled: bool
+    password_changed: bool
+
+
+class AccountRemoved(Fact, frozen=True, kw_only=True, tag="account.removed.v1"):
+    account: str
+
+
+class PersonSignedIn(Fact, frozen=True, kw_only=True, tag="person.signed-in.v1"):
+    who: str  # person/ACCOUNT, or the name of an API token
+    session_id: str
+    method: str  # password, oidc or api-token
+    source: str  # address
+
+
+class PersonSignedOut(Fact, frozen=True, kw_only=True, tag="person.signed-out.v1"):
+    who: str
+    session_id: str
+
+
+class SessionsEnded(Fact, frozen=True, kw_only=True, tag="session.ended.v1"):
+    """By somebody's decision; a session that ends with its time is no event."""
+
+    sessions: tuple[tuple[str, str], ...]  # (who, session id)
+
+
+class ApiTokenCreated(Fact, frozen=True, kw_only=True, tag="api-token.created.v1"):
+    name: str
+    scope: str
+    pools: tuple[str, ...]
+    agents: tuple[str, ...]
+    expires_at: str
+
+
+class ApiTokenRemoved(Fact, frozen=True, kw_only=True, tag="api-token.removed.v1"):
+    name: str
 
 
 AnyFact = (
@@ -161,6 +225,15 @@ AnyFact = (
     | NodeReleased
     | ServicePublished
     | ServiceUnpublished
+    | SetupOpened
+    | AccountCreated
+    | AccountChanged
+    | AccountRemoved
+    | PersonSignedIn
+    | PersonSignedOut
+    | SessionsEnded
+    | ApiTokenCreated
+    | ApiTokenRemoved
 )
 
 

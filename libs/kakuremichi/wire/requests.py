@@ -135,5 +135,14 @@ class Report(Request, frozen=True, kw_only=True, tag="report.v1"):
     warnings: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
 
 
+class TimedReport(Report, frozen=True, kw_only=True, tag="report.v2"):
+    """The same, with when each of `timings` was received: by durations only, as clocks of nodes may be wrong."""
+
+    ages_us: Annotated[tuple[int, ...], Meta(max_length=32)] = ()  # from each receipt until this report was made
+
+
+AnyReport = Report | TimedReport
+
+
 class ReportAnswer(Answer, frozen=True, kw_only=True, tag="report-answer.v1"):
     heads: tuple[Signed, ...]  # Head of each of the node's feeds

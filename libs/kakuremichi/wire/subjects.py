@@ -8,11 +8,15 @@ AGENT_FEED = "feed.agent.*"
 BEACON = "beacon.*.*"
 AUDIT = "audit.*"
 REPORT = "report.*"
+TRACE = "trace.*.*"
 ANNOUNCE = "req.keyring.announce.*"
 SNAPSHOT = "req.registry.snapshot.*"
 RENEW = "req.registry.renew.*"
+WITNESS = "req.registry.witness.*"
 KEY = "cp.registry.key"
 COMMAND = "cp.registry.command"
+HISTORY = "cp.registry.history"
+PEOPLE = "cp.registry.people"
 
 
 def pool_feed(pool: PoolName) -> str:
@@ -48,8 +52,20 @@ def renew(node: NodeId) -> str:
     return f"req.registry.renew.{node}"
 
 
+def witness(node: NodeId) -> str:
+    return f"req.registry.witness.{node}"
+
+
 def report(node: NodeId) -> str:
     return f"report.{node}"
+
+
+def node_spans(node: NodeId) -> str:
+    return f"trace.node.{node}"
+
+
+def service_spans(service: str) -> str:
+    return f"trace.service.{service}"
 
 
 def audit(topic: str) -> str:

@@ -1,16 +1,20 @@
 """`kakuremichi-keyring`: looks at announcements of WireGuard public keys. Wiring only."""
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import structlog
 
 from kakuremichi import __version__
 from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.metrics import bus_samples
 from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.serve import serve as answer_requests
 from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
+from kakuremichi.runtime.metrics import Sample, configured_metrics
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.runtime.tls import context_for
@@ -18,6 +22,7 @@ from kakuremichi.wire import subjects
 from kakuremichi.wire.requests import AnyAnnounce
 from kakuremichi_keyring.config import KeyringConfig
 from kakuremichi_keyring.handlers import Keyring
+from kakuremichi_keyring.metrics import samples
 from kakuremichi_keyring.pin import TrustPin
 
 log = structlog.get_logger(__name__)
@@ -33,12 +38,24 @@ async def serve() -> None:
         stack.callback(setup_telemetry("keyring", version=__version__))
         bus = await stack.enter_async_context(NatsBus(_options(config), credentials_of(config.nats_credentials)))
         keyring = Keyring(bus, TrustPin(bytes.fromhex(config.trust_sha256)))
+        counts: Counter[str] = Counter()
         for _ in range(AT_ONCE):
             await answer_requests(
-                bus, subjects.ANNOUNCE, AnyAnnounce, keyring.answer, queue=QUEUE, refuse=Keyring.refuse
+                bus,
+                subjects.ANNOUNCE,
+                AnyAnnounce,
+                keyring.answer,
+                queue=QUEUE,
+                refuse=Keyring.refuse,
+                counts=counts,
             )
         log.info("keyring starts")
-        await run_until_stopped(bus=bus.hold)
+
+        async def collect() -> Iterable[Sample]:
+            return (*bus_samples(bus), *samples(counts))
+
+        told = configured_metrics(config.metrics_listen, collect)
+        await run_until_stopped(bus=bus.hold, **told)
 
 
 def _options(config: KeyringConfig) -> NatsOptions:

@@ -13,4 +13,5 @@ class KeyringConfig(Struct, frozen=True, kw_only=True):
     trust_sha256: Annotated[
         str, Meta(pattern=r"\A([0-9a-f]{64})?\Z", description="SHA-256 of the trust set's body, 64 hex digits")
     ] = ""
+    metrics_listen: Annotated[str, Meta(description="unix:/PATH or ADDRESS:PORT of loopback; none: nowhere")] = ""
     log_level: str = "INFO"

@@ -11,8 +11,8 @@ from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.ids import NodeId
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import WireError, decode_any, encode
-from kakuremichi.wire.commands import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificateOf, NodeCertificate
 from kakuremichi.wire.identity import Announcement
+from kakuremichi.wire.key_requests import AcceptKey, AcceptKeyAfter, AnyKeyRequest, GetCertificateOf, NodeCertificate
 from kakuremichi.wire.requests import AnnounceAfter, AnyAnnounce, KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import DeploymentId
 from kakuremichi.wire.subjects import node_of

@@ -5,6 +5,7 @@ import secrets
 import ssl
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -12,13 +13,16 @@ from aiohttp import web
 
 from kakuremichi.bus.connection import NatsOptions
 from kakuremichi.bus.credentials import credentials_of
+from kakuremichi.bus.metrics import bus_samples
 from kakuremichi.bus.nats import NatsBus
+from kakuremichi.bus.span_mail import post_spans
 from kakuremichi.bus.topology import PORTAL, inbox_prefix
 from kakuremichi.runtime.config import ConfigError, read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.runtime.tls import context_for
+from kakuremichi.wire import subjects
 from kakuremichi_portal.access import TokenFileError, Tokens
 from kakuremichi_portal.config import PortalConfig
 from kakuremichi_portal.portal import Parts, Portal, build
@@ -36,13 +40,20 @@ async def run() -> None:
         stack.callback(setup_telemetry("portal", version=version("kakuremichi")))
         bus = await stack.enter_async_context(_bus(config))
         parts = Parts(
-            bus=bus, tokens=_tokens(config), anchor=config.anchor, node_nats_url=config.node_nats_url, ca=config.ca
+            bus=bus,
+            tokens=_tokens(config),
+            anchor=config.anchor,
+            node_nats_url=config.node_nats_url,
+            ca=config.ca,
+            oidc=config.oidc,
         )
         portal = build(parts)
-        subscription = await portal.reports.listen()
-        stack.push_async_callback(subscription.unsubscribe)
+        for subscription in await portal.listen(bus):
+            stack.push_async_callback(subscription.unsubscribe)
+        spans = post_spans(bus, subjects.service_spans("portal"))
+        portal.metrics.add(partial(bus_samples, bus, spans))
         await _serve(portal, (host, port), config.tls, stack)
-        await run_until_stopped(bus=bus.hold, http=_until_stopped)
+        await run_until_stopped(bus=bus.hold, http=_until_stopped, live=portal.live.run, spans=spans.run)
 
 
 def _bus(config: PortalConfig) -> NatsBus:

@@ -8,19 +8,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from kakuremichi.wire.people import Agents, Pools
+from kakuremichi_portal.principal import EVERYTHING, SCOPES, AccessRole, Principal, Scope
 from kakuremichi_portal.problems import ProblemError
 
 TOKEN_PREFIX = "kkapi."
 CHALLENGE = 'Bearer realm="kakuremichi"'
 
-AccessRole = Literal["read", "publish", "admin"]
-SCOPES: tuple[AccessRole, ...] = ("read", "publish", "admin")  # each may what those before it may
 PREFIX_CHARS = len(TOKEN_PREFIX) + 6
 
 
@@ -32,8 +32,8 @@ class LastAdminError(ValueError):
     """Nobody could make tokens any more; a sentence."""
 
 
-class Principal(Struct, frozen=True, kw_only=True):
-    """An authenticated caller: `read` looks, `publish` changes services too, `admin` everything. Unix seconds."""
+class ApiToken(Struct, frozen=True, kw_only=True):
+    """A token as it is kept. Times are Unix seconds."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     role: AccessRole
@@ -41,42 +41,54 @@ class Principal(Struct, frozen=True, kw_only=True):
     prefix: Annotated[str, Meta(max_length=32)] = ""  # of the token: tells which it is, and opens nothing
     created_at: int = 0
     expires_at: int = 0  # 0: never
+    pools: Pools = ()  # empty: all
+    agents: Agents = ()
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.pools, self.agents)
+
+    @property
+    def principal(self) -> Principal:
+        return Principal(self.name, self.role, self.scope)
 
     def expired(self, now: float) -> bool:
         return 0 < self.expires_at <= now
 
 
 class TokenFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    tokens: tuple[Principal, ...]
+    tokens: tuple[ApiToken, ...]
 
 
 def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def add_token(path: Path, name: str, role: AccessRole, *, expires_at: int = 0) -> str:
+def add_token(path: Path, name: str, role: AccessRole, *, expires_at: int = 0, scope: Scope = EVERYTHING) -> str:
     """Make a token, keep its hash in the file at `path` (mode 0600, made if missing), and return it: once only."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    made = Principal(
+    made = ApiToken(
         name=name, role=role, sha256=hash_token(token), prefix=token[:PREFIX_CHARS], created_at=int(time.time()),
-        expires_at=expires_at,
+        expires_at=expires_at, pools=msgspec.convert(scope.pools, Pools), agents=msgspec.convert(scope.agents, Agents),
     )  # fmt: skip
     with _locked(path):
         known = _read(path).tokens if path.exists() else ()
-        _write(path, (*(principal for principal in known if principal.name != name), made))
+        _write(path, (*(other for other in known if other.name != name), made))
     return token
 
 
-def remove_token(path: Path, name: str) -> Principal | None:
+def remove_token(path: Path, name: str) -> ApiToken | None:
     """Forget the token of this name; :class:`LastAdminError` rather than that nobody is left to make others."""
     with _locked(path):
         known = _read(path).tokens
-        gone = next((principal for principal in known if principal.name == name), None)
+        gone = next((token for token in known if token.name == name), None)
         if gone is None:
             return None
-        kept = tuple(principal for principal in known if principal is not gone)
+        kept = tuple(token for token in known if token is not gone)
         now = time.time()
-        if gone.role == "admin" and not any(each.role == "admin" and not each.expired(now) for each in kept):
+        if gone.principal.mends_everything and not any(
+            each.principal.mends_everything and not each.expired(now) for each in kept
+        ):
             raise LastAdminError(f"api token {name}: is the last administrator's; make another one first")
         _write(path, kept)
     return gone
@@ -93,8 +105,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _write(path: Path, principals: tuple[Principal, ...]) -> None:
-    file = TokenFile(tokens=principals)
+def _write(path: Path, tokens: tuple[ApiToken, ...]) -> None:
+    file = TokenFile(tokens=tokens)
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
@@ -121,22 +133,22 @@ class Tokens:
         self._stamp = _stamp(path)
         self._by_hash = _by_hash(_read(path))
 
-    def find(self, token: str) -> Principal | None:
+    def find(self, token: str) -> ApiToken | None:
         return self.holder_of(hash_token(token))
 
-    def holder_of(self, sha256: str) -> Principal | None:
-        """The principal whose token has this hash. Looking it up leaks no more than the hash of a random secret."""
+    def holder_of(self, sha256: str) -> ApiToken | None:
+        """The token that has this hash. Looking it up leaks no more than the hash of a random secret."""
         self._read_again_if_changed()
         holder = self._by_hash.get(sha256)
         return None if holder is None or holder.expired(time.time()) else holder
 
-    def all(self) -> tuple[Principal, ...]:
+    def all(self) -> tuple[ApiToken, ...]:
         """Also the expired ones, by name."""
         self._read_again_if_changed()
-        return tuple(sorted(self._by_hash.values(), key=lambda principal: principal.name))
+        return tuple(sorted(self._by_hash.values(), key=lambda token: token.name))
 
-    def named(self, name: str) -> Principal | None:
-        return next((principal for principal in self.all() if principal.name == name), None)
+    def named(self, name: str) -> ApiToken | None:
+        return next((token for token in self.all() if token.name == name), None)
 
     def _read_again_if_changed(self) -> None:
         stamp = _stamp(self.path)
@@ -149,8 +161,8 @@ class Tokens:
             return
 
 
-def _by_hash(file: TokenFile) -> Mapping[str, Principal]:
-    return {principal.sha256: principal for principal in file.tokens}
+def _by_hash(file: TokenFile) -> Mapping[str, ApiToken]:
+    return {token.sha256: token for token in file.tokens}
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -169,17 +181,16 @@ def bearer(request: web.Request, tokens: Tokens) -> Principal:
             401, "unauthenticated", "authorization: a bearer token is needed", headers={"WWW-Authenticate": CHALLENGE}
         )
     scheme, _, token = headers[0].partition(" ")
-    principal = tokens.find(token) if len(headers) == 1 and scheme.lower() == "bearer" else None
-    if principal is None:
+    known = tokens.find(token) if len(headers) == 1 and scheme.lower() == "bearer" else None
+    if known is None:
         challenge = f'{CHALLENGE}, error="invalid_token"'
         raise ProblemError(
             401, "unauthenticated", "authorization: this token is not known", headers={"WWW-Authenticate": challenge}
         )
-    return principal
+    return known.principal
 
 
-def refuse_below(scope: AccessRole, principal: Principal) -> None:
-    if SCOPES.index(principal.role) < SCOPES.index(scope):
-        raise ProblemError(
-            403, "denied", f"{principal.name} has a token of scope {principal.role}: {scope} is needed here"
-        )
+def refuse_below(needed: AccessRole, principal: Principal) -> None:
+    if SCOPES.index(principal.role) < SCOPES.index(needed):
+        has = f"may {principal.role}" if principal.account else f"has a token of scope {principal.role}"
+        raise ProblemError(403, "denied", f"{principal.name} {has}: {needed} is needed here")

@@ -6,7 +6,8 @@ from typing import get_args
 
 import msgspec
 
-from kakuremichi_portal.access import AccessRole, TokenFileError, add_token
+from kakuremichi_portal.access import TokenFileError, add_token
+from kakuremichi_portal.principal import AccessRole
 
 
 def main() -> None:

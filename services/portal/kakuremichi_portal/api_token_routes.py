@@ -4,14 +4,14 @@ import asyncio
 import time
 from typing import Annotated
 
-import structlog
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from kakuremichi.wire.commands import Written
+from kakuremichi.wire.people import Agents, NoteApiToken, Pools
+from kakuremichi_portal import access
 from kakuremichi_portal.access import (
-    AccessRole,
     LastAdminError,
-    Principal,
     TokenFileError,
     Tokens,
     add_token,
@@ -19,10 +19,10 @@ from kakuremichi_portal.access import (
 )
 from kakuremichi_portal.decoding import read_body
 from kakuremichi_portal.names import existing_name, missing, new_name
+from kakuremichi_portal.principal import AccessRole, Scope
 from kakuremichi_portal.problems import ProblemError
+from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.route import API, Access, Call, Route, json_response
-
-log = structlog.get_logger()
 
 PATH = f"{API}/api-tokens"
 ONE = f"{PATH}/{{name}}"
@@ -32,12 +32,16 @@ DAY_S = 86400
 class ApiTokenIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     scope: Annotated[AccessRole, Meta(description="`read`, `publish` services too, `admin` everything.")]
+    pools: Annotated[Pools, Meta(description="Only these; empty: all.")] = ()
+    agents: Annotated[Agents, Meta(description="Only these; empty: all.")] = ()
     days: Annotated[int, Meta(ge=1, le=3650, description="It expires after so many.")] = 90
 
 
 class ApiToken(Struct, frozen=True, kw_only=True):
     name: str
     scope: AccessRole
+    pools: tuple[str, ...]
+    agents: tuple[str, ...]
     prefix: Annotated[str, Meta(description="Its first characters: enough to tell which one it is.")]
     created_at: str
     expires_at: Annotated[str, Meta(description="Empty: never.")]
@@ -53,8 +57,8 @@ class ApiTokens(Struct, frozen=True, kw_only=True):
 
 
 class ApiTokenRoutes:
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Tokens, registry: Registry) -> None:
+        self._tokens, self._registry = tokens, registry
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -67,7 +71,7 @@ class ApiTokenRoutes:
         )  # fmt: skip
 
     async def list(self, _call: Call) -> web.Response:
-        return json_response(ApiTokens(items=tuple(_shown(principal) for principal in self._tokens.all())))
+        return json_response(ApiTokens(items=tuple(_shown(token) for token in self._tokens.all())))
 
     async def create(self, call: Call) -> web.Response:
         given = await read_body(call.request, ApiTokenIn)
@@ -76,19 +80,35 @@ class ApiTokenRoutes:
             raise ProblemError(409, "exists", f"api token {name}: exists; remove it first", field="name")
         expires_at = int(time.time()) + given.days * DAY_S
         try:
-            token = await asyncio.to_thread(add_token, self._tokens.path, name, given.scope, expires_at=expires_at)
+            token = await asyncio.to_thread(
+                add_token, self._tokens.path, name, given.scope, expires_at=expires_at,
+                scope=Scope(given.pools, given.agents),
+            )  # fmt: skip
         except (TokenFileError, OSError) as error:
             raise ProblemError(409, "read-only", f"the token file cannot be written: {error}") from error
-        log.info("api token created", name=name, scope=given.scope, by=call.actor)
         made = self._tokens.find(token)
         if made is None:
             raise ProblemError(409, "read-only", "the token file was changed by somebody else; try again")
+        await self._log_creation(call, made)
         shown = _shown(made)
         body = ApiTokenCreated(
-            name=shown.name, scope=shown.scope, prefix=shown.prefix, created_at=shown.created_at,
+            name=shown.name, scope=shown.scope, pools=shown.pools, agents=shown.agents,
+            prefix=shown.prefix, created_at=shown.created_at,
             expires_at=shown.expires_at, state=shown.state, token=token,
         )  # fmt: skip
         return json_response(body, 201, {"Location": f"{PATH}/{name}"})
+
+    async def _log_creation(self, call: Call, made: access.ApiToken) -> None:
+        """A token that no event tells of shall not be: without the registry there is none."""
+        command = NoteApiToken(
+            actor=call.actor, name=made.name, act="created", scope=made.role, pools=made.pools, agents=made.agents,
+            expires_at=_instant(made.expires_at),
+        )  # fmt: skip
+        try:
+            await self._registry.person(command, Written)
+        except ProblemError:
+            await asyncio.to_thread(remove_token, self._tokens.path, made.name)
+            raise
 
     async def remove(self, call: Call) -> web.Response:
         name = existing_name("api token", call.name)
@@ -100,14 +120,18 @@ class ApiTokenRoutes:
             raise ProblemError(409, "read-only", f"the token file cannot be written: {error}") from error
         if removed is None:
             raise missing("api token", name)
-        log.info("api token removed", name=name, by=call.actor)
+        # It is gone first: in an emergency that counts. Whether it could be logged is said by the answer.
+        await self._registry.person(
+            NoteApiToken(actor=call.actor, name=name, act="removed", scope=removed.role), Written
+        )
         return json_response(_shown(removed))
 
 
-def _shown(principal: Principal) -> ApiToken:
+def _shown(token: access.ApiToken) -> ApiToken:
     return ApiToken(
-        name=principal.name, scope=principal.role, prefix=principal.prefix, created_at=_instant(principal.created_at),
-        expires_at=_instant(principal.expires_at), state="expired" if principal.expired(time.time()) else "open",
+        name=token.name, scope=token.role, pools=token.pools, agents=token.agents,
+        prefix=token.prefix, created_at=_instant(token.created_at),
+        expires_at=_instant(token.expires_at), state="expired" if token.expired(time.time()) else "open",
     )  # fmt: skip
 
 

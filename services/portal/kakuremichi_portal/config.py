@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
 
 from kakuremichi.runtime.config import PREFIX, ConfigError
 from kakuremichi.runtime.tls import CaRefusedError, ca_der, server_context
+from kakuremichi_portal.oidc_token import OidcConfig
 from kakuremichi_portal.token_routes import JoinAnchor
 
 Sha256Hex = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 lower-case hex digits")]
@@ -30,6 +32,7 @@ class PortalConfig(Struct, frozen=True, kw_only=True):
         str, Meta(pattern=r"\Ahttps?://[^/]+\Z", max_length=256, description="how nodes reach this portal, no path")
     ]
     api_tokens: Annotated[Path, Meta(description="the file with the hashes of the API tokens")]
+    oidc_config: Annotated[Path | None, Meta(description="JSON; none: people sign in by password or token")] = None
     trust_sha256: Annotated[Sha256Hex, Meta(description="SHA-256 of the trust set's body, 64 hex digits")]
     ca_file: Annotated[Path | None, Meta(description="PEM, the deployment's own CA; nodes are given it")] = None
     node_nats_url: Annotated[str, Meta(min_length=1, description="how nodes reach NATS, tls://HOST:PORT")]
@@ -70,6 +73,16 @@ class PortalConfig(Struct, frozen=True, kw_only=True):
         except (OSError, CaRefusedError) as error:
             raise ConfigError((f"{PREFIX}CA_FILE: {error}",)) from error
         return pem
+
+    @property
+    def oidc(self) -> OidcConfig | None:
+        """How people sign in elsewhere; :class:`ConfigError` if the file cannot be used."""
+        if self.oidc_config is None:
+            return None
+        try:
+            return msgspec.json.decode(self.oidc_config.read_bytes(), type=OidcConfig)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConfigError((f"{PREFIX}OIDC_CONFIG: {self.oidc_config}: {error}",)) from error
 
     @property
     def anchor(self) -> JoinAnchor:

@@ -100,11 +100,26 @@ def query_seconds(request: web.Request, name: str, default: float, *, most: floa
     return float(text)
 
 
+def query_text(request: web.Request, name: str, most: int) -> str:
+    """At most `most` printable ASCII characters; "" if it is not given."""
+    text = _query(request, name) or ""
+    if len(text) > most or not (text + "x").isprintable() or not text.isascii():
+        raise ProblemError(400, "invalid", f"{name}: at most {most} printable ASCII characters", field=name)
+    return text
+
+
 def query_flag(request: web.Request, name: str) -> bool:
     text = _query(request, name)
     if text not in (None, "true", "false"):
         raise ProblemError(400, "invalid", f"{name}: true or false", field=name)
     return text == "true"
+
+
+def query_dry_run(request: web.Request) -> bool:
+    text = _query(request, "dry_run")
+    if text not in (None, "1"):
+        raise ProblemError(400, "invalid", "dry_run: `1`, or left out", field="dry_run")
+    return text == "1"
 
 
 def query_wait(request: web.Request) -> Literal["applied", ""]:

@@ -1,6 +1,7 @@
 """/api/v1/events: the log, a page at a time."""
 
 from aiohttp import web
+from msgspec import UNSET
 
 from kakuremichi.wire import commands
 from kakuremichi_portal import views
@@ -41,15 +42,21 @@ class EventRoutes:
             newest_first=query_flag(call.request, "newest_first"),
         )
         found = await self._registry.ask(command, commands.Events)
-        return json_response(Events(items=tuple(views.event(view) for view in found.items)))
+        more = "" if found.next_after is UNSET else str(found.next_after)
+        return json_response(Events(items=tuple(map(views.event, found.items)), next_after=more))
 
     async def get(self, call: Call) -> web.Response:
-        text = call.name
-        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
-            raise missing("event", "")
-        command = commands.ListEvents(actor=call.actor, after=int(text) - 1, limit=1)
+        seq = event_seq(call.name)
+        command = commands.ListEvents(actor=call.actor, after=seq - 1, limit=1)
         found = await self._registry.ask(command, commands.Events)
         for view in found.items:
-            if view.seq == int(text):
+            if view.seq == seq:
                 return json_response(views.event(view))
-        raise missing("event", text)
+        raise missing("event", str(seq))
+
+
+def event_seq(text: str) -> int:
+    """The `seq` in a path; what is no such number names no event (404)."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+        raise missing("event", "")
+    return int(text)

@@ -197,7 +197,8 @@ def _about(fact: str) -> str:
         return ""
     if not isinstance(known, dict):
         return ""
-    return str(known.get("service_id") or known.get("node_id") or "")
+    names = ("service_id", "node_id", "account", "who", "name")
+    return str(next((known[name] for name in names if known.get(name)), ""))
 
 
 def _moment(text: str) -> datetime | None:

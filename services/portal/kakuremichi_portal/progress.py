@@ -90,6 +90,15 @@ class Progress:
         """Take `nodes` for live until then: somebody else heard them before this portal could."""
         self._presumed = dict.fromkeys(nodes, until)
 
+    def cursors(self, log_id: str) -> dict[tuple[str, str], int]:
+        """(node, feed) → how far it has applied the feed, of this log."""
+        return {
+            (name, feed): cursor.moves[-1][0]
+            for name, node in self._nodes.items()
+            for feed, cursor in node.cursors.items()
+            if cursor.log_id == log_id and cursor.moves
+        }
+
     def heard(self, node: str) -> bool:
         return node in self._nodes
 

@@ -8,10 +8,12 @@ import structlog
 
 from kakuremichi.bus.port import Bus, Message, Subscription
 from kakuremichi.wire import subjects
-from kakuremichi.wire.codec import WireError, decode
-from kakuremichi.wire.requests import Report
+from kakuremichi.wire.codec import WireError, decode_any
+from kakuremichi.wire.requests import AnyReport, Report
+from kakuremichi_portal.principal import EVERYTHING, within
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.progress import LIVE_FOR_S, Concern, Progress, Standing
+from kakuremichi_portal.propagation import Arrivals
 from kakuremichi_portal.registry import Registry
 
 log = structlog.get_logger()
@@ -28,6 +30,8 @@ class Reports:
         self._changed = asyncio.Event()
         self._listening_since = clock()
         self.progress = Progress()
+        self.arrivals = Arrivals()
+        self.heard: Callable[[Report], None] = lambda _report: None  # told of each report that is believed
         self.refused = 0
 
     async def listen(self) -> Subscription:
@@ -40,7 +44,7 @@ class Reports:
     async def hear(self, message: Message) -> None:
         at = self._clock()
         try:
-            report = decode(message.data, Report)
+            report: Report = decode_any(message.data, AnyReport, name="report")
         except WireError:
             self.refused += 1
             return
@@ -49,6 +53,8 @@ class Reports:
             self.refused += 1
             return
         self.progress.hear(report, at)
+        self.arrivals.hear(report, time.time())
+        self.heard(report)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -75,10 +81,11 @@ class Reports:
         if not young or all(self.progress.heard(node) for node in concern.nodes):
             return
         try:
-            gateways, agents = await asyncio.gather(
-                self._registry.nodes("portal", "gateway", timeout_s=LIVE_TIMEOUT_S),
-                self._registry.nodes("portal", "agent", timeout_s=LIVE_TIMEOUT_S),
-            )
+            with within(EVERYTHING):  # it is for everybody who waits, not for this caller only
+                gateways, agents = await asyncio.gather(
+                    self._registry.nodes("portal", "gateway", timeout_s=LIVE_TIMEOUT_S),
+                    self._registry.nodes("portal", "agent", timeout_s=LIVE_TIMEOUT_S),
+                )
         except ProblemError as error:
             log.warning("live nodes unknown", reason=error.detail)
             return

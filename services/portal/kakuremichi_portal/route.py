@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from kakuremichi_portal.access import Principal
+from kakuremichi_portal.principal import Principal, SignedIn
 from kakuremichi_portal.problems import ProblemError
 
 API = "/api/v1"
@@ -16,10 +16,10 @@ API = "/api/v1"
 
 class Access(Enum):
     OPEN = auto()  # no caller is known
-    READ = auto()  # a bearer token
-    WRITE = auto()  # a bearer token that may publish
-    ADMIN = auto()  # a bearer token that may decide who is in
-    SESSION = auto()  # for browsers: the handler itself looks at the cookie
+    READ = auto()  # a bearer token, or the session of a browser
+    WRITE = auto()  # one that may publish
+    ADMIN = auto()  # one that may decide who is in
+    SESSION = auto()  # a page: without a session the sign-in form is next
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,25 @@ class Call:
     arrived_s: float
     trace_id: str
     principal: Principal | None = None
+    signed_in: SignedIn | None = None  # a browser's session, if that is how the caller is known
+
+    @property
+    def caller(self) -> Principal:
+        """Of any route that is not open."""
+        if self.principal is None:
+            raise ProblemError(401, "unauthenticated", "authorization: is needed")
+        return self.principal
+
+    @property
+    def session(self) -> SignedIn:
+        """Of a page, which is never reached without one."""
+        if self.signed_in is None:
+            raise ProblemError(401, "unauthenticated", "session: sign in first")
+        return self.signed_in
 
     @property
     def actor(self) -> str:
-        return self.principal.name if self.principal else "nobody"
+        return self.principal.actor if self.principal else "nobody"
 
     @property
     def name(self) -> str:
@@ -61,6 +76,7 @@ class Call:
         return keys[0]
 
 
+Answer = type[Struct] | tuple[type[Struct], ...] | str  # a struct is JSON, a tuple one of them, a str a media type
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
@@ -72,7 +88,7 @@ class Route:
     summary: str
     access: Access
     handler: Handler
-    answers: Mapping[int, type[Struct] | str]  # a struct is JSON, a str is a media type
+    answers: Mapping[int, Answer]
     body: type[Struct] | str | None = None
     query: tuple[Query, ...] = ()
     refusals: tuple[int, ...] = ()
@@ -86,6 +102,11 @@ WAIT_QUERY = (
         "Longest wait in seconds; then the answer is 202.",
         {"type": "number", "exclusiveMinimum": 0, "maximum": 60, "default": 5},
     ),
+)
+DRY_RUN = Query(
+    "dry_run",
+    "`1`: refused by the same rules as the write, and the answer is the plan; nothing is written.",
+    {"enum": ["1"]},
 )
 IDEMPOTENCY_HEADER = {"Idempotency-Key": "The same key with the same body is answered as before and done once."}
 

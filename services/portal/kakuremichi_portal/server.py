@@ -8,10 +8,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from kakuremichi_portal import problems, tracing
-from kakuremichi_portal.access import AccessRole, Tokens, bearer, refuse_below
 from kakuremichi_portal.decoding import MAX_BODY_BYTES, refuse_unknown_query
+from kakuremichi_portal.gate import Gate
 from kakuremichi_portal.metrics import Metrics
+from kakuremichi_portal.pages import Pages, see, sign_in_path
 from kakuremichi_portal.parser_log import hide_unparsed_bytes
+from kakuremichi_portal.principal import EVERYTHING, within
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.route import Access, Call, Route
 
@@ -31,32 +33,36 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-NEEDED: dict[Access, AccessRole] = {Access.READ: "read", Access.WRITE: "publish", Access.ADMIN: "admin"}
-
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(routes: Sequence[Route], tokens: Tokens, metrics: Metrics) -> web.Application:
+def application(routes: Sequence[Route], gate: Gate, pages: Pages, metrics: Metrics) -> web.Application:
     hide_unparsed_bytes()
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_outermost(metrics)])
     for route in routes:
-        app.router.add_route(route.method, route.path, _served(route, tokens))
+        app.router.add_route(route.method, route.path, _served(route, gate, pages))
     app.on_response_prepare.append(_add_headers)
     return app
 
 
-def _served(route: Route, tokens: Tokens) -> Next:
+def _served(route: Route, gate: Gate, pages: Pages) -> Next:
     known = tuple(query.name for query in route.query)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         call = request[CALL]
-        if (scope := NEEDED.get(route.access)) is not None:
-            principal = bearer(request, tokens)
-            refuse_below(scope, principal)
-            call = Call(request, call.arrived_s, call.trace_id, principal)
-            request[CALL] = call
+        try:
+            principal, signed_in = await gate.admit(route, request)
+        except ProblemError as error:
+            if route.access is Access.SESSION and error.status >= 500:
+                return pages.html("unreachable.html", 503, trouble=error.detail)
+            raise
+        if route.access is Access.SESSION and principal is None:
+            return see(sign_in_path(request))
         refuse_unknown_query(request, known)
-        return await route.handler(call)
+        call = Call(request, call.arrived_s, call.trace_id, principal, signed_in)
+        request[CALL] = call
+        with within(principal.scope if principal else EVERYTHING):
+            return await route.handler(call)
 
     return handle
 
@@ -102,7 +108,7 @@ def _log(request: web.Request, status: int, seconds: float) -> None:
         route=tracing.route_of(request),
         status=status,
         took_ms=round(seconds * 1000, 1),
-        caller=principal.name if principal else "",
+        caller=principal.actor if principal else "",
     )
 
 

@@ -1,63 +1,109 @@
-"""Browser sessions, in memory: a restarted portal asks everybody to sign in again."""
+"""Browser sessions. The registry keeps them, so that every portal knows them and a change of an account ends them.
+
+The cookie is 32 random bytes; what is kept is their SHA-256. No value is ever taken over from before a sign-in.
+"""
 
 import hashlib
+import hmac
 import secrets
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from kakuremichi_portal.access import Principal, Tokens
+from kakuremichi.wire import people
+from kakuremichi.wire.commands import Written
+from kakuremichi_portal.access import ApiToken, Tokens
+from kakuremichi_portal.principal import GRANTS, Principal, Scope, SignedIn
+from kakuremichi_portal.problems import ProblemError
+from kakuremichi_portal.registry import Registry
+from kakuremichi_portal.route import Call
 
-COOKIE = "kakuremichi_session"
-LIFETIME_S = 8 * 3600
-MAX_SESSIONS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    token_sha256: str
-    expires_s: float
-    form_key: str  # repeated by every form of this session: a form made elsewhere does not have it
+COOKIE = "__Host-kakuremichi_session"  # a browser takes this name over HTTPS only, for this host and every path
+PLAIN_COOKIE = "kakuremichi_session"  # without TLS, which is for loopback
+IDLE_S = 3600
+LIFETIME_S = 12 * 3600
 
 
 class Sessions:
-    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tokens, self._clock = tokens, clock
-        self._by_hash: OrderedDict[str, Session] = OrderedDict()
+    def __init__(self, registry: Registry, tokens: Tokens, *, secure: bool) -> None:
+        self._registry, self._tokens, self.secure = registry, tokens, secure
+        self.cookie = COOKIE if secure else PLAIN_COOKIE
 
-    def open(self, principal: Principal) -> str:
-        """A new session; the value of its cookie."""
+    async def open_account(self, call: Call, account: people.AccountView, method: people.Method) -> str:
+        """A session of the account as it was looked at; the cookie's value."""
+        return await self._open(call, f"person/{account.name}", method, account=account.name, version=account.version)
+
+    async def open_token(self, call: Call, token: ApiToken) -> str:
+        return await self._open(call, token.name, "api-token", token_sha256=token.sha256, token_name=token.name)
+
+    async def _open(  # one of the two
+        self, call: Call, actor: str, method: people.Method, *, account: str = "", version: int = 0,
+        token_sha256: str = "", token_name: str = "",
+    ) -> str:  # fmt: skip
         value = secrets.token_urlsafe(32)
-        expires = self._clock() + LIFETIME_S
-        self._by_hash[_hash(value)] = Session(principal.sha256, expires, secrets.token_urlsafe(16))
-        while len(self._by_hash) > MAX_SESSIONS:
-            self._by_hash.popitem(last=False)
+        command = people.OpenSession(
+            actor=actor, session_hash=_hash(value), account=account, version=version, token_sha256=token_sha256,
+            token_name=token_name, method=method, source=call.source, client=client_of(call.request),
+            idle_s=IDLE_S, ttl_s=LIFETIME_S,
+        )  # fmt: skip
+        await self._registry.person(command, Written)
         return value
 
-    def find(self, request: web.Request) -> tuple[Session, Principal] | None:
-        """The session of the request's cookie, as long as its token is still in the token file."""
-        value = request.cookies.get(COOKIE, "")
-        session = self._by_hash.get(_hash(value))
-        if session is None:
+    def shown(self, request: web.Request) -> str:
+        """The cookie's value, whatever it is worth."""
+        return request.cookies.get(self.cookie, "")
+
+    async def find(self, request: web.Request) -> SignedIn | None:
+        """Who is signed in; :class:`ProblemError` while the registry cannot say."""
+        value = self.shown(request)
+        if not value:
             return None
-        principal = self._tokens.holder_of(session.token_sha256)
-        if principal is None or session.expires_s <= self._clock():
-            del self._by_hash[_hash(value)]
+        found = await self._registry.person(
+            people.FindSession(actor="portal", session_hash=_hash(value)), people.SessionFound
+        )
+        if found.session is None:
             return None
-        return session, principal
+        principal = self._principal(found.session, found.account)
+        if principal is None:
+            return None
+        return SignedIn(found.session, principal, form_key(value))
 
-    def close(self, request: web.Request) -> None:
-        self._by_hash.pop(_hash(request.cookies.get(COOKIE, "")), None)
+    def _principal(self, session: people.SessionView, account: people.AccountView | None) -> Principal | None:
+        if account is not None:
+            return Principal(
+                account.name, GRANTS[account.role], Scope(account.pools, account.agents), account.name, account.label
+            )
+        token = self._tokens.holder_of(session.token_sha256)
+        return None if token is None else token.principal
+
+    async def sign_out(self, signed_in: SignedIn) -> None:
+        command = people.EndSessions(
+            actor=signed_in.principal.actor, who=signed_in.view.who, session_id=signed_in.view.session_id,
+            signed_out=True,
+        )  # fmt: skip
+        try:
+            await self._registry.person(command, Written)
+        except ProblemError as error:
+            if error.status != 404:  # it is over already
+                raise
+
+    def set_cookie(self, response: web.StreamResponse, value: str) -> None:
+        response.set_cookie(
+            self.cookie, value, max_age=LIFETIME_S, httponly=True, samesite="Strict", secure=self.secure, path="/"
+        )
+
+    def forget_cookie(self, response: web.StreamResponse) -> None:
+        response.del_cookie(self.cookie, path="/", httponly=True, samesite="Strict", secure=self.secure)
 
 
-def set_cookie(response: web.StreamResponse, value: str, *, secure: bool) -> None:
-    response.set_cookie(
-        COOKIE, value, max_age=LIFETIME_S, httponly=True, samesite="Strict", secure=secure, path="/"
-    )  # fmt: skip
+def form_key(value: str) -> str:
+    """Follows from the cookie, which a stranger's page cannot read, so that nothing more has to be kept."""
+    return hmac.digest(value.encode("utf-8", "surrogateescape"), b"forms of this session", "sha256").hex()
 
 
-def _hash(value: str) -> str:
-    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+def client_of(request: web.Request) -> str:
+    text = request.headers.get("User-Agent", "")[:128]
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
+
+
+def _hash(value: str) -> bytes:
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).digest()

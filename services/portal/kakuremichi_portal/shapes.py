@@ -8,42 +8,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField
+from kakuremichi.declarative.spec import DEFAULT_POOL, Input, ServiceSpec
+from kakuremichi.model.ids import NodeIdField, PoolNameField, ServiceIdField, SourceField
 from kakuremichi.model.options import NO_OPTIONS, Options
 from kakuremichi.wire.identity import Role
 from kakuremichi.wire.records import Kind
 
-DEFAULT_POOL = "default"
 
-Text = Annotated[str, Meta(max_length=512)]
-PortNumber = Annotated[int, Meta(ge=0, le=65535)]
-
-
-class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of request bodies."""
-
-
-class TargetIn(Input, frozen=True, kw_only=True):
-    agent: Annotated[NodeIdField, Meta(description="The agent at whose site the private service is.")]
-    address: Annotated[
-        Text, Meta(description="An address, or a name that the site resolves; default the agent itself.")
-    ] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535, description="The first port where `last_port` makes it a range.")]
-
-
-class ServiceIn(Input, frozen=True, kw_only=True):
+class ServiceIn(ServiceSpec, frozen=True, kw_only=True):
     name: Annotated[ServiceIdField | None, Meta(description="Needed to create; with PUT the path names it.")] = None
-    kind: Kind
-    pool: PoolNameField = DEFAULT_POOL  # type: ignore[assignment]
-    host: Annotated[Text, Meta(description="`http`: the host name; `*.` in front stands for any one label.")] = ""
-    path: Annotated[Text, Meta(description="`http`: a path prefix; empty is every path.")] = ""
-    port: Annotated[PortNumber, Meta(description="`tcp` and `udp`: the public port; else 0.")] = 0
-    last_port: Annotated[PortNumber, Meta(description="The last port of a range; 0 is one port only.")] = 0
-    sources: Annotated[
-        tuple[Text, ...], Meta(max_length=256, description="Who may visit, CIDR; empty is everybody.")
-    ] = ()
-    targets: Annotated[tuple[TargetIn, ...], Meta(max_length=64)] = ()
-    options: Options = NO_OPTIONS
+    source: Annotated[
+        SourceField | None,
+        Meta(description="The declarative file that it comes from; null: published by hand, it keeps its source."),
+    ] = None
 
 
 class TokenIn(Input, frozen=True, kw_only=True):
@@ -90,6 +67,7 @@ class Service(Struct, frozen=True, kw_only=True):
     errors: tuple[NodeError, ...]
     updated_seq: Annotated[int, Meta(description="Where in the log it was last changed.")]
     options: Options = NO_OPTIONS
+    source: Annotated[str, Meta(description="The declarative file that it comes from; empty: by hand.")] = ""
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -109,6 +87,7 @@ class Node(Struct, frozen=True, kw_only=True):
     errors: tuple[KeyedError, ...]
     warnings: tuple[str, ...]
     version: str
+    updated_seq: Annotated[int, Meta(description="Where in the log it was last changed.")] = 0
 
 
 class Token(Struct, frozen=True, kw_only=True):
@@ -130,19 +109,25 @@ class Event(Struct, frozen=True, kw_only=True):
     head: Annotated[str, Meta(description="Hex; the log's hash chain after this row.")]
 
 
-class Services(Struct, frozen=True, kw_only=True):
+class Listed(Struct, frozen=True, kw_only=True):
+    """Base of the lists."""
+
+    next_after: Annotated[str, Meta(description="There is more: ask again with `after`. Empty: this is all.")] = ""
+
+
+class Services(Listed, frozen=True, kw_only=True):
     items: tuple[Service, ...]
 
 
-class Nodes(Struct, frozen=True, kw_only=True):
+class Nodes(Listed, frozen=True, kw_only=True):
     items: tuple[Node, ...]
 
 
-class Tokens(Struct, frozen=True, kw_only=True):
+class Tokens(Listed, frozen=True, kw_only=True):
     items: tuple[Token, ...]
 
 
-class Events(Struct, frozen=True, kw_only=True):
+class Events(Listed, frozen=True, kw_only=True):
     items: tuple[Event, ...]
 
 
@@ -167,6 +152,27 @@ class AppliedAnswer(WriteAnswer, frozen=True, kw_only=True):
     offline: Annotated[tuple[str, ...], Meta(description="No report for 90 s; they apply it when they return.")]
     gateways: Annotated[tuple[str, ...], Meta(description="Which of the nodes above are gateways.")]
     errors: Annotated[tuple[NodeError, ...], Meta(description="Why a pending node could not apply it.")]
+
+
+class PlannedChange(Struct, frozen=True, kw_only=True):
+    """What one node would have to do."""
+
+    node: str
+    kind: Annotated[
+        str, Meta(description="`route`, `port`, `target`, `peer`, `revocation`, `rotation`, `certificate`.")
+    ]
+    key: str
+    action: Literal["add", "change", "remove"]
+    what: Annotated[str, Meta(description="The same for people.")]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """With `dry_run=1`: the write would be accepted, and this is what would come of it. Nothing was written."""
+
+    name: str
+    changed: Annotated[bool, Meta(description="False if everything is so already.")]
+    changes: tuple[PlannedChange, ...]
+    left_out: Annotated[int, Meta(description="So many more changes than one answer can hold.")]
 
 
 class TokenCreated(Struct, frozen=True, kw_only=True):

@@ -4,16 +4,19 @@ import secrets
 from dataclasses import dataclass
 
 from aiohttp import web
+from msgspec import UNSET
 
 from kakuremichi.wire import commands
 from kakuremichi.wire.enrolment import SECRET_BYTES, JoinToken, hash_of, join_token_text
-from kakuremichi_portal import views
-from kakuremichi_portal.decoding import read_body
+from kakuremichi_portal import views, writing
+from kakuremichi_portal.decoding import query_dry_run, read_body
+from kakuremichi_portal.listing import PAGE_QUERY, filters_of, of_name, one_of, page_of
 from kakuremichi_portal.names import missing
 from kakuremichi_portal.registry import Registry
-from kakuremichi_portal.route import API, Access, Call, Route, json_response
-from kakuremichi_portal.shapes import Token, TokenCreated, TokenIn, Tokens
+from kakuremichi_portal.route import API, DRY_RUN, Access, Call, Route, json_response
+from kakuremichi_portal.shapes import Plan, Token, TokenCreated, TokenIn, Tokens
 
+FILTERS = (of_name("pool", "Of this pool."), one_of("state", "In this state.", "open", "used", "expired"))
 PATH = f"{API}/tokens"
 ONE = f"{PATH}/{{name}}"
 
@@ -34,19 +37,23 @@ class TokenRoutes:
     def routes(self) -> tuple[Route, ...]:
         return (
             Route("GET", PATH, "listTokens", "Join tokens, without their secrets.", Access.READ,
-                  self.list, {200: Tokens}),
+                  self.list, {200: Tokens}, query=(*FILTERS, *PAGE_QUERY)),
             Route("GET", ONE, "getToken", "One join token, without its secret.", Access.READ,
                   self.get, {200: Token}, refusals=(404,)),
             # No idempotency key: a repetition could not show the secret again, which nobody keeps.
             Route("POST", PATH, "createToken", "A token with which one node may join, once, within `ttl_s`.",
-                  Access.ADMIN, self.create, {201: TokenCreated}, TokenIn, refusals=(400, 409, 413, 415, 422)),
+                  Access.ADMIN, self.create, {200: Plan, 201: TokenCreated}, TokenIn, (DRY_RUN,),
+                  (400, 408, 409, 413, 415, 422)),
         )  # fmt: skip
 
     async def _tokens(self, call: Call) -> tuple[Token, ...]:
         return tuple(views.token(view) for view in await self._registry.tokens(call.actor))
 
     async def list(self, call: Call) -> web.Response:
-        return json_response(Tokens(items=await self._tokens(call)))
+        limit, after = page_of(call)
+        command = commands.ListTokens(actor=call.actor, after=after, **filters_of(call, FILTERS))
+        page = await self._registry.listed(command, commands.Tokens, limit)
+        return json_response(Tokens(items=tuple(map(views.token, page.items)), next_after=page.next_after))
 
     async def get(self, call: Call) -> web.Response:
         for token in await self._tokens(call):
@@ -64,8 +71,11 @@ class TokenRoutes:
             pool=given.pool,
             secret_hash=hash_of(secret),
             ttl_s=given.ttl_s,
+            terms=commands.Terms(dry_run=True) if query_dry_run(call.request) else UNSET,
         )
-        written = await self._registry.ask(command, commands.Written)
+        written = await writing.told(self._registry, command, given.node)
+        if isinstance(written, web.Response):
+            return written
         token = JoinToken(url=self._anchor.url, secret=secret, ca=self._anchor.ca, trust=self._anchor.trust)
         body = TokenCreated(
             id=written.token_id,

@@ -1,14 +1,17 @@
 """/api/v1/trust: nodes that wait for trust keys which do not lie on the server. The signatures are made elsewhere."""
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from kakuremichi.wire import commands
 from kakuremichi.wire.granting import Grants
 from kakuremichi.wire.signing import Signed
-from kakuremichi_portal.decoding import read_body
+from kakuremichi_portal import plan_view
+from kakuremichi_portal.decoding import query_dry_run, read_body
+from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.registry import Registry
-from kakuremichi_portal.route import API, Access, Call, Route, json_response
+from kakuremichi_portal.route import API, DRY_RUN, Access, Call, Route, json_response
+from kakuremichi_portal.shapes import Plan
 
 PENDING = f"{API}/trust/pending"
 SIGNATURES = f"{API}/trust/signatures"
@@ -35,7 +38,7 @@ class TrustRoutes:
             Route("GET", PENDING, "listPending", "Certificates that wait for offline trust keys.", Access.READ,
                   self.pending, {200: Grants}),
             Route("POST", SIGNATURES, "submitSignature", "One of them, signed.", Access.ADMIN,
-                  self.submit, {200: GrantOut}, GrantIn, refusals=(400, 404, 409, 413, 415, 422)),
+                  self.submit, {200: (GrantOut, Plan)}, GrantIn, (DRY_RUN,), (400, 404, 408, 409, 413, 415, 422)),
         )  # fmt: skip
 
     async def pending(self, call: Call) -> web.Response:
@@ -47,6 +50,11 @@ class TrustRoutes:
 
     async def submit(self, call: Call) -> web.Response:
         given = await read_body(call.request, GrantIn)
-        command = commands.SubmitGrant(actor=call.actor, certificate=given.certificate)
-        taken = await self._registry.ask(command, commands.GrantTaken)
+        terms = commands.Terms(dry_run=True) if query_dry_run(call.request) else UNSET
+        command = commands.SubmitGrant(actor=call.actor, certificate=given.certificate, terms=terms)
+        taken = await self._registry.ask(command, commands.Result)
+        if isinstance(taken, commands.Plan):
+            return json_response(plan_view.plan(taken, "certificate"))
+        if not isinstance(taken, commands.GrantTaken):
+            raise ProblemError(502, "registry-answer", f"the registry answered with {type(taken).__name__}")
         return json_response(GrantOut(node=taken.node_id, signatures=taken.signatures, needed=taken.needed))

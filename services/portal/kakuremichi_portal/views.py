@@ -1,7 +1,7 @@
 """From the registry's views to the API's shapes. Pure."""
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from kakuremichi.model.ids import ServiceId
 from kakuremichi.model.options import NO_OPTIONS
@@ -34,10 +34,11 @@ def service(view: commands.ServiceView) -> shapes.Service:
         errors=tuple(shapes.NodeError(node=node, message=message) for node, message in view.errors),
         updated_seq=view.updated_seq,
         options=NO_OPTIONS if view.options is UNSET else view.options,
+        source="" if view.source is UNSET else view.source,
     )
 
 
-def node(view: commands.NodeView) -> shapes.Node:
+def node(view: commands.NodeView, updated_seq: int) -> shapes.Node:
     return shapes.Node(
         name=view.node_id,
         role=view.role,
@@ -53,6 +54,7 @@ def node(view: commands.NodeView) -> shapes.Node:
         errors=tuple(shapes.KeyedError(key=key, message=message) for key, message in view.errors),
         warnings=view.warnings,
         version=view.version,
+        updated_seq=updated_seq,
     )
 
 
@@ -80,7 +82,13 @@ def event(view: commands.EventView) -> shapes.Event:
 
 
 def publish(
-    name: str, given: shapes.ServiceIn, *, actor: str, idempotency_key: str, create_only: bool
+    name: str,
+    given: shapes.ServiceIn,
+    *,
+    actor: str,
+    idempotency_key: str,
+    create_only: bool,
+    terms: commands.Terms | UnsetType,
 ) -> commands.PublishService:
     return commands.PublishService(
         actor=actor,
@@ -98,5 +106,6 @@ def publish(
             for target in given.targets
         ),
         create_only=create_only,
+        terms=terms,
         options=UNSET if given.options == NO_OPTIONS else given.options,
     )

@@ -1,22 +1,50 @@
-"""What every write has in common: the answer, and on request the wait until it is applied."""
+"""What every write has in common: its terms, the answer, and on request the plan or the wait until it is applied."""
+
+from typing import Any
 
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
-from kakuremichi.wire.commands import Written
-from kakuremichi_portal.decoding import query_seconds, query_wait
+from kakuremichi.wire.commands import AnyCommand, Plan, Result, Terms, Written
+from kakuremichi_portal import plan_view
+from kakuremichi_portal.conditions import wanted_seqs
+from kakuremichi_portal.decoding import query_dry_run, query_seconds, query_wait
+from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.progress import Concern, Standing
+from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.reports import Reports
-from kakuremichi_portal.route import Call, json_response
+from kakuremichi_portal.route import DRY_RUN, WAIT_QUERY, Answer, Call, json_response
 from kakuremichi_portal.shapes import AppliedAnswer, AppliedOn, NodeError, WriteAnswer
+from kakuremichi_portal.shapes import Plan as PlanAnswer
 
 DEFAULT_TIMEOUT_S = 5.0
 MAX_TIMEOUT_S = 60.0
+QUERY = (DRY_RUN, *WAIT_QUERY)
+DONE: dict[int, Answer] = {200: (WriteAnswer, AppliedAnswer, PlanAnswer), 202: AppliedAnswer}
 
 
 def wait_of(call: Call) -> float | None:
     """Seconds to wait for, None if the caller does not; refused before anything is written."""
     timeout_s = query_seconds(call.request, "timeout", DEFAULT_TIMEOUT_S, most=MAX_TIMEOUT_S)
+    if query_wait(call.request) and query_dry_run(call.request):
+        raise ProblemError(400, "invalid", "wait: a dry run writes nothing that could be waited for", field="wait")
     return timeout_s if query_wait(call.request) else None
+
+
+def terms_of(call: Call, **others: Any) -> Terms | UnsetType:
+    """What the request says about how it is to be written; unset if nothing, as older registries know it."""
+    terms = Terms(dry_run=query_dry_run(call.request), if_match=wanted_seqs(call), **others)
+    return UNSET if terms == Terms() else terms
+
+
+async def told(registry: Registry, command: AnyCommand, name: str) -> Written | web.Response:
+    """What was written; or of a dry run the answer, which is its plan."""
+    result = await registry.ask(command, Result)
+    if isinstance(result, Plan):
+        return json_response(plan_view.plan(result, name))
+    if not isinstance(result, Written):
+        raise ProblemError(502, "registry-answer", f"the registry answered with {type(result).__name__}")
+    return result
 
 
 async def answer(

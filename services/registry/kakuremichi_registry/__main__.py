@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -10,16 +11,21 @@ import structlog
 from kakuremichi import __version__
 from kakuremichi.bus.credentials import credentials_of
 from kakuremichi.bus.issuer import open_issuer
+from kakuremichi.bus.metrics import bus_samples
 from kakuremichi.bus.nats import NatsBus, NatsOptions
+from kakuremichi.bus.span_mail import post_spans
 from kakuremichi.bus.topology import CLAIMS, REGISTRY, Role, inbox_prefix
 from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
+from kakuremichi.runtime.metrics import Sample, configured_metrics
 from kakuremichi.runtime.service import run_service, run_until_stopped
 from kakuremichi.runtime.telemetry import setup_telemetry
 from kakuremichi.runtime.tls import context_for
+from kakuremichi.wire import subjects
 from kakuremichi_registry.config import RegistryConfig, subnet_pools
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, open_database
 from kakuremichi_registry.deployment import prepare
+from kakuremichi_registry.metrics import samples
 from kakuremichi_registry.registry import Registry
 from kakuremichi_registry.trust import open_trust
 
@@ -47,7 +53,13 @@ async def serve() -> None:
         registry = Registry(bus, database, trust, issuer, claims)
         await registry.listen()
         log.info("registry starts", deployment=trust.deployment.hex())
-        await run_until_stopped(bus=bus.hold, claims=claims.hold, **registry.loops())
+        spans = post_spans(bus, subjects.service_spans("registry"))
+
+        async def collect() -> Iterable[Sample]:
+            return (*bus_samples(bus, spans), *samples(registry))
+
+        loops = registry.loops() | configured_metrics(config.metrics_listen, collect)
+        await run_until_stopped(bus=bus.hold, claims=claims.hold, spans=spans.run, **loops)
 
 
 async def _database(stack: AsyncExitStack, config: RegistryConfig) -> Database:

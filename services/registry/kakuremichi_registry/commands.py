@@ -27,8 +27,10 @@ from kakuremichi.wire.commands import (
     ListEvents,
     ListNodes,
     ListPending,
+    ListPositions,
     ListServices,
     ListTokens,
+    Plan,
     Problem,
     PublishService,
     ReleaseNode,
@@ -40,17 +42,20 @@ from kakuremichi.wire.commands import (
     UnpublishService,
 )
 from kakuremichi.wire.commands import Written as WrittenAnswer
-from kakuremichi_registry import enrolment, forms, publishing, upkeep
+from kakuremichi_registry import enrolment, forms, plans, publishing, upkeep
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.cuts import Cuts
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError, TokenNotOpenError
 from kakuremichi_registry.grants import Grants
+from kakuremichi_registry.items import Item
 from kakuremichi_registry.passes import Passes
 from kakuremichi_registry.refusal import Refusal, conflict, invalid
 from kakuremichi_registry.store import idempotency, nodes
 from kakuremichi_registry.store import publishing as services
 from kakuremichi_registry.store import upkeep as acts
 from kakuremichi_registry.store.entries import Written, entry_of, request_hash
+from kakuremichi_registry.store.plans import live
+from kakuremichi_registry.terms import is_dry_run
 from kakuremichi_registry.trust import Trust
 from kakuremichi_registry.views import Views
 
@@ -128,11 +133,15 @@ class Commands:
                 return await self._views.tokens(command)
             case ListEvents():
                 return await self._views.events(command)
+            case ListPositions():
+                return await self._views.positions(command)
             case ListPending():
                 return await self._grants.waiting()
             case RenewAccess():
                 return await self._passes.renew(command)
-        _check_texts(command)
+        check_texts(command)
+        if is_dry_run(command):
+            return await self._attempts[type(command)](command)
         return await self._remembered(command) or await self._write(command)
 
     async def _write(self, command: AnyCommand) -> AnyResult:
@@ -187,6 +196,8 @@ class Commands:
         answer = WrittenAnswer(
             seq=0, log_id=seen.log_id, positions=(), token_id=token_id, expires_at=enrolment.instant(until)
         )
+        if is_dry_run(command):
+            return plans.NO_NODE
         entry = entry_of(fact, command, answer=encode(answer))
         written = await nodes.create_token(self._database, entry, command, token_id, until)
         return msgspec.structs.replace(answer, seq=written.seq)
@@ -219,12 +230,16 @@ class Commands:
         seen = await nodes.see_remove(self._database, command.node_id)
         if seen.node is not None and seen.node.revoked:
             fact = upkeep.forget(command, seen.node)
+            if is_dry_run(command):
+                return plans.NO_NODE
             return await self._written(
                 command, {}, lambda answer: acts.forget(
                     self._database, entry_of(fact, command, answer=answer), command.node_id
                 )
             )  # fmt: skip
         removal = enrolment.remove(command, seen)
+        if is_dry_run(command):
+            return await self._plan(removal.items, removal.readers, cut=(command.node_id,))
         return await self._written(
             command, removal.readers, lambda answer: nodes.remove(
                 self._database, entry_of(removal.fact, command, answer=answer), command, removal
@@ -233,6 +248,8 @@ class Commands:
 
     async def _revoke(self, command: RevokeNode) -> AnyResult:
         removal = upkeep.revoke(command, await nodes.see_remove(self._database, command.node_id))
+        if is_dry_run(command):
+            return await self._plan(removal.items, removal.readers, cut=(command.node_id,))
         return await self._written(
             command, removal.readers, lambda answer: acts.revoke(
                 self._database, entry_of(removal.fact, command, answer=answer), command.node_id, removal
@@ -241,6 +258,8 @@ class Commands:
 
     async def _rotate(self, command: RotateNode) -> AnyResult:
         rotation = upkeep.rotate(command, await acts.see(self._database, command.node_id))
+        if is_dry_run(command):
+            return await self._plan(rotation.items, rotation.readers)
         return await self._written(
             command, rotation.readers, lambda answer: acts.rotate(
                 self._database, entry_of(rotation.fact, command, answer=answer), command.node_id, rotation
@@ -249,6 +268,8 @@ class Commands:
 
     async def _release(self, command: ReleaseNode) -> AnyResult:
         fact = upkeep.release(command, await acts.see(self._database, command.node_id))
+        if is_dry_run(command):
+            return plans.NO_NODE
         return await self._written(
             command, {}, lambda answer: acts.release(
                 self._database, entry_of(fact, command, answer=answer), command.node_id
@@ -259,6 +280,8 @@ class Commands:
         wanted = forms.check_form(command)
         seen = await services.see_publish(self._database, wanted)
         decided = publishing.decide(command, wanted, seen)
+        if is_dry_run(command):
+            return plans.NOTHING if decided.unchanged else await self._plan(decided.items, decided.readers)
         if decided.unchanged:
             feeds = tuple(sorted(feed for feed in decided.readers if feed in seen.heads))
             stands = Written(seen.log_id, decided.seen_seq, feeds, tuple(seen.heads[feed] for feed in feeds))
@@ -271,13 +294,18 @@ class Commands:
 
     async def _unpublish(self, command: UnpublishService) -> AnyResult:
         seen = await services.see_unpublish(self._database, command.service_id)
-        old, items, fact = publishing.withdraw(command.service_id, seen)
+        old, items, fact = publishing.withdraw(command, seen)
         readers = publishing.readers(old, None, seen.gateways)
+        if is_dry_run(command):
+            return await self._plan(items, readers)
         return await self._written(
             command, readers, lambda answer: services.unpublish(
                 self._database, entry_of(fact, command, answer=answer), old, items
             )
         )  # fmt: skip
+
+    async def _plan(self, items: tuple[Item, ...], readers: Readers, *, cut: tuple[NodeId, ...] = ()) -> Plan:
+        return plans.plan(items, await live(self._database, items), readers, cut=cut)
 
     async def _written(
         self, command: Command, readers: Readers, write: Callable[[bytes], Awaitable[Written]]
@@ -308,7 +336,7 @@ def _positions(written: Written, readers: Readers) -> tuple[FeedPosition, ...]:
     return tuple(positions)
 
 
-def _check_texts(command: Command) -> None:
+def check_texts(command: Command) -> None:
     """PostgreSQL keeps no NUL in text, and no name or path of ours has one."""
     for field in command.__struct_fields__:
         value = getattr(command, field)

@@ -23,6 +23,7 @@ class RegistryConfig(Struct, frozen=True, kw_only=True):
     networks: Annotated[tuple[str, ...], Meta(description="where subnets come from, in order")] = tuple(
         map(str, DEFAULT_NETWORKS)
     )
+    metrics_listen: Annotated[str, Meta(description="unix:/PATH or ADDRESS:PORT of loopback; none: nowhere")] = ""
     log_level: str = "INFO"
 
 

@@ -35,6 +35,7 @@ class ServiceRow(Seen, frozen=True):
     updated_seq: int
     targets: tuple[TargetRow, ...] = ()
     options: Options = NO_OPTIONS
+    source: str = ""  # nobody's: it was published by hand
 
 
 class NamedNode(Seen, frozen=True):
@@ -110,6 +111,7 @@ class KnownNode(Seen, frozen=True):
     epoch: int
     identity_key: str = ""  # base64
     revoked: bool = False  # for ever, until it is removed too
+    updated_seq: int = 0
 
 
 class FreedSlot(Seen, frozen=True):

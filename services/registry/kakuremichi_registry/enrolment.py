@@ -30,6 +30,7 @@ from kakuremichi_registry.contexts import EnrolContext, KnownNode, RemoveContext
 from kakuremichi_registry.items import Item, gone, put
 from kakuremichi_registry.publishing import route
 from kakuremichi_registry.refusal import Refusal, conflict, exhausted, invalid, not_found
+from kakuremichi_registry.terms import check_match
 from kakuremichi_registry.trust import valid_from
 
 ANYTHING = ("*",)  # the trust keys lie on the server: hosts and ports are narrowed by the registry alone
@@ -210,6 +211,7 @@ def remove(command: RemoveNode, seen: RemoveContext) -> Removal:
     node = seen.node
     if node is None or not node.live or node.role != command.role:
         raise not_found("unknown-node", f"{command.role} {command.node_id}: is not enrolled", field="node_id")
+    check_match(command, f"{node.role} {node.node_id}", node.updated_seq)
     names = tuple(service.service_id for service in seen.services)
     if names and not command.cascade:
         raise conflict(
@@ -244,9 +246,4 @@ def cut_off(node: KnownNode, seen: RemoveContext) -> tuple[tuple[Item, ...], dic
 
 
 def _without(service: ServiceRow, agent: str) -> ServiceRow:
-    return ServiceRow(
-        service_id=service.service_id, pool=service.pool, kind=service.kind, host=service.host, path=service.path,
-        first_port=service.first_port, last_port=service.last_port, sources=service.sources,
-        updated_seq=service.updated_seq, targets=tuple(t for t in service.targets if t.agent != agent),
-        options=service.options,
-    )  # fmt: skip
+    return structs.replace(service, targets=tuple(t for t in service.targets if t.agent != agent))

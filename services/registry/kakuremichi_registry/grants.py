@@ -6,15 +6,17 @@ from kakuremichi.wire.commands import (
     EnrolNode,
     GrantTaken,
     PendingCertificates,
+    Plan,
     SubmitGrant,
 )
 from kakuremichi.wire.facts import NodeCertified, NodeRenewed
-from kakuremichi_registry import granting
+from kakuremichi_registry import granting, plans
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.refusal import not_found
 from kakuremichi_registry.renewals import renewed
 from kakuremichi_registry.store import pending
 from kakuremichi_registry.store.entries import entry_of
+from kakuremichi_registry.terms import is_dry_run
 from kakuremichi_registry.trust import Trust
 from kakuremichi_registry.views import fitting
 
@@ -43,13 +45,15 @@ class Grants:
             feed_key=self._trust.feed_certificate, endpoints=found.endpoints,
         )  # fmt: skip
 
-    async def submit(self, command: SubmitGrant) -> GrantTaken:
+    async def submit(self, command: SubmitGrant) -> GrantTaken | Plan:
         node_id = granting.read_certificate(command.certificate).node_id
         held = await pending.waiting_of(self._database, node_id)
         if held is None:
             raise not_found("not-pending", f"node {node_id}: does not wait for a signature", field="certificates")
         grant = granting.decide(self._trust, command.certificate, held.certificate)
         needed = self._trust.members.threshold
+        if is_dry_run(command):
+            return plans.NOTHING if grant is None else plans.NO_NODE
         if grant is None:
             return GrantTaken(node_id=node_id, signatures=len(held.certificate.signatures), needed=needed)
         fact: NodeCertified | NodeRenewed = grant.fact

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
@@ -13,7 +13,7 @@ from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.diff import Change, Touches, changes
 from kakuremichi.audit.fold import fold
 from kakuremichi.audit.rows import canonical
-from kakuremichi.audit.state import State, digest
+from kakuremichi.audit.state import State, digest, later
 from kakuremichi.runtime.backoff import around
 from kakuremichi.wire.history import DiffPage, Moment, ReadDiff, ReadState, RowChange, StatePage, StatePlace, Touch
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
@@ -51,8 +51,8 @@ class Recent(Generic[K, T]):
             self._held.popitem(last=False)
         return value
 
-    def keys(self) -> list[K]:
-        return list(self._held)
+    def __iter__(self) -> Iterator[K]:
+        return iter(tuple(self._held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class History:
         held = self._states.get(seq)
         if held is not None:
             return held
-        below = max((known for known in self._states.keys() if known < seq), default=0)
+        below = max((known for known in self._states if known < seq), default=0)
         base = await history.nearest(self._database, seq, above=below)
         if base is None:
             known = self._states.get(below) if below else None
@@ -138,7 +138,8 @@ class History:
         state = await self.state(seq)
         lines = await asyncio.to_thread(state.lines, moment)
         place = StatePlace(
-            log_id=state.log_id, seq=seq, hash=state.hash.hex(), at=state.at, moment=moment or state.at,
+            log_id=state.log_id, seq=seq, hash=state.hash.hex(), at=state.at,
+            moment=moment if later(moment, state.at) else state.at,
             digest=digest(lines), count=len(lines),
         )  # fmt: skip
         return self._shown.put((seq, moment), Shown(place, [line.decode() for line in lines]))

@@ -10,7 +10,9 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import KeyRefusedError, check_public_key, key_text
 from kakuremichi.wire import signing
 from kakuremichi.wire.codec import WireError, decode, encode
-from kakuremichi.wire.commands import (
+from kakuremichi.wire.facts import KeyAnnounced
+from kakuremichi.wire.identity import Announcement, Certificate
+from kakuremichi.wire.key_requests import (
     AcceptKey,
     AcceptKeyAfter,
     AnyKeyRequest,
@@ -18,8 +20,6 @@ from kakuremichi.wire.commands import (
     GetCertificateOf,
     NodeCertificate,
 )
-from kakuremichi.wire.facts import KeyAnnounced
-from kakuremichi.wire.identity import Announcement, Certificate
 from kakuremichi.wire.records import AgentPeer, GatewayPeer
 from kakuremichi.wire.requests import KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import SignatureRefusedError, Signed

@@ -12,6 +12,13 @@ log = structlog.get_logger(__name__)
 EVERY_S = 300.0
 KEPT_ITEMS = 100_000  # of all feeds together; live records are kept apart from them
 
+# Of each day that is long past one checkpoint stays: it covers the rows of the others too.
+SUPERSEDED = """
+    select c.size from checkpoint c where c.at < clock_timestamp() - interval '30 days' and exists (
+        select from checkpoint later
+        where later.size > c.size and later.at < date_trunc('day', c.at) + interval '1 day')
+"""
+
 
 def statements(*, kept_items: int = KEPT_ITEMS) -> tuple[str, ...]:
     return (
@@ -23,6 +30,8 @@ def statements(*, kept_items: int = KEPT_ITEMS) -> tuple[str, ...]:
         "delete from freed_host where until < clock_timestamp()",
         "delete from join_token where expires_at < clock_timestamp() - interval '30 days'",
         "delete from cut_identity where cut_at < clock_timestamp() - interval '30 days'",
+        f"delete from checkpoint_witness where size in ({SUPERSEDED})",  # noqa: S608  # a statement of ours
+        f"delete from checkpoint where size in ({SUPERSEDED})",  # noqa: S608  # the same
         "delete from access_log where at < clock_timestamp() - interval '30 days'",
     )
 

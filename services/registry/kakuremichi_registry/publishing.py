@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from msgspec import UNSET, Raw, structs
 
 from kakuremichi.model.addresses import AGENT_PORTS
-from kakuremichi.model.ids import NodeId, ServiceId
+from kakuremichi.model.ids import NodeId
 from kakuremichi.model.options import (
     NO_OPTIONS,
 )
 from kakuremichi.wire.codec import encode
-from kakuremichi.wire.commands import PublishService
+from kakuremichi.wire.commands import PublishService, UnpublishService
 from kakuremichi.wire.facts import ServicePublished, ServiceUnpublished, TargetSpec
 from kakuremichi.wire.records import Proto, Route, RouteTarget, RouteWithOptions, Target, tag_of
 from kakuremichi.wire.subjects import agent_feed, pool_feed
@@ -26,6 +26,7 @@ from kakuremichi_registry.forms import Wanted
 from kakuremichi_registry.items import Item, gone, put
 from kakuremichi_registry.refusal import conflict, exhausted, invalid, not_found
 from kakuremichi_registry.targets import is_name
+from kakuremichi_registry.terms import check_match, source_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +43,36 @@ class Publication:
 
 def decide(command: PublishService, wanted: Wanted, seen: PublishContext) -> Publication:
     """The write that publishes `wanted`; :class:`Refusal` if somebody else holds what it needs."""
+    check_match(command, f"service {wanted.service_id}", seen.old.updated_seq if seen.old is not None else 0)
     if command.create_only and seen.old is not None:
         raise conflict("exists", f"service {wanted.service_id}: exists already", holders=(wanted.service_id,))
+    source = source_after(command, wanted.service_id, seen.old)
     _check_pool(wanted, seen)
     _check_agent(wanted, seen)
     _check_target(seen)
     _check_host_free(wanted, seen)
     _check_ports_free(wanted, seen)
     targets = (_target_row(wanted, seen),)
-    row = _with(wanted.row, targets)
+    row = structs.replace(wanted.row, targets=targets, source=source)
     fact = ServicePublished(
         service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
         first_port=row.first_port, last_port=row.last_port, sources=row.sources, targets=_specs(targets),
-        options=UNSET if row.options == NO_OPTIONS else row.options,
+        options=UNSET if row.options == NO_OPTIONS else row.options, source=row.source or UNSET,
     )  # fmt: skip
     seen_seq = seen.old.updated_seq if seen.old is not None else 0
-    unchanged = seen.old is not None and _with(seen.old, seen.old.targets) == row
+    unchanged = seen.old is not None and structs.replace(seen.old, updated_seq=0) == row
     return Publication(row, _items(row, seen.old), fact, seen_seq, unchanged, readers(row, seen.old, seen.gateways))
 
 
-def withdraw(service_id: ServiceId, seen: UnpublishContext) -> tuple[ServiceRow, tuple[Item, ...], ServiceUnpublished]:
+def withdraw(
+    command: UnpublishService, seen: UnpublishContext
+) -> tuple[ServiceRow, tuple[Item, ...], ServiceUnpublished]:
     """The write that takes a service away: its row as seen, the items, the fact."""
-    old = seen.old
+    service_id, old = command.service_id, seen.old
     if old is None:
         raise not_found("unknown-service", f"service {service_id}: does not exist", field="service_id")
+    check_match(command, f"service {service_id}", old.updated_seq)
+    source_after(command, service_id, old)
     items = [gone(pool_feed(old.pool), "route", service_id)]
     items += [gone(agent_feed(target.agent), "target", target.target_id) for target in old.targets]
     return old, tuple(items), ServiceUnpublished(service_id=service_id, pool=old.pool)
@@ -100,14 +107,6 @@ def readers(row: ServiceRow, old: ServiceRow | None, gateways: tuple[NodeId, ...
     for service in concerned:
         feeds.update({agent_feed(target.agent): (target.agent,) for target in service.targets})
     return feeds
-
-
-def _with(row: ServiceRow, targets: tuple[TargetRow, ...]) -> ServiceRow:
-    return ServiceRow(
-        service_id=row.service_id, pool=row.pool, kind=row.kind, host=row.host, path=row.path,
-        first_port=row.first_port, last_port=row.last_port, sources=row.sources, updated_seq=0, targets=targets,
-        options=row.options,
-    )  # fmt: skip
 
 
 def _specs(targets: Iterable[TargetRow]) -> tuple[TargetSpec, ...]:

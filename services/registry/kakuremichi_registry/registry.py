@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from kakuremichi.bus.issuer import NodeIssuer
 from kakuremichi.bus.port import Bus
 from kakuremichi.bus.serve import serve
 from kakuremichi.wire import subjects
-from kakuremichi.wire.commands import AnyCommand, AnyKeyRequest
+from kakuremichi.wire.checkpoints import AskCheckpoint
+from kakuremichi.wire.commands import AnyCommand
+from kakuremichi.wire.history import AnyHistoryRequest
+from kakuremichi.wire.key_requests import AnyKeyRequest
+from kakuremichi.wire.people import AnyPeopleRequest
 from kakuremichi.wire.requests import AnyRenew, SnapshotRequest
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.beacons import Beacons
+from kakuremichi_registry.checkpoints import Checkpoints
 from kakuremichi_registry.commands import Commands
 from kakuremichi_registry.cuts import Cuts
 from kakuremichi_registry.database import Database
@@ -19,6 +25,8 @@ from kakuremichi_registry.keys import Keys
 from kakuremichi_registry.leadership import Leadership
 from kakuremichi_registry.maintenance import Maintenance
 from kakuremichi_registry.passes import Passes
+from kakuremichi_registry.past import Past
+from kakuremichi_registry.people import People
 from kakuremichi_registry.relay import Relay
 from kakuremichi_registry.relay_sources import Facts, FeedItems
 from kakuremichi_registry.reports import Reports
@@ -28,7 +36,7 @@ from kakuremichi_registry.trust import Trust
 
 QUEUE = "registry"
 # A subscription handles one message after another; this many members of the queue group handle as many at once.
-AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8, "renewals": 4}
+AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8, "renewals": 4, "history": 4, "people": 8, "witnesses": 2}
 
 Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -54,6 +62,9 @@ class Registry:
         self.audit_relay = Relay(bus, database, Facts(database), self.leadership, gather_s=0.02)
         self.beacons = Beacons(bus, database, signer, self.leadership.leading)
         self.maintenance = Maintenance(database, self.leadership.leading)
+        self.past = Past(database, trust)
+        self.people = People(database, self.access, wrote=self.leadership.wrote)
+        self.checkpoints = Checkpoints(database, trust)
 
     async def listen(self) -> None:
         bus = self._bus
@@ -74,6 +85,14 @@ class Registry:
             )
         for _ in range(AT_ONCE["renewals"]):
             await serve(bus, subjects.RENEW, AnyRenew, self.passes.answer, queue=QUEUE, refuse=Passes.refuse)
+        for _ in range(AT_ONCE["history"]):
+            await serve(bus, subjects.HISTORY, AnyHistoryRequest, self.past.answer, queue=QUEUE, refuse=Past.refuse)
+        for _ in range(AT_ONCE["people"]):
+            await serve(bus, subjects.PEOPLE, AnyPeopleRequest, self.people.answer, queue=QUEUE, refuse=People.refuse)
+        for _ in range(AT_ONCE["witnesses"]):
+            await serve(
+                bus, subjects.WITNESS, AskCheckpoint, self.checkpoints.answer, queue=QUEUE, refuse=Checkpoints.refuse
+            )
         await bus.subscribe(subjects.REPORT, self.reports.take, queue=QUEUE)
 
     def loops(self) -> dict[str, Loop]:
@@ -86,4 +105,6 @@ class Registry:
             "access_log": self.access.run,
             "maintenance": self.maintenance.run,
             "cuts": self.cuts.run,
+            "checkpoints": partial(self.checkpoints.run, leading=self.leadership.leading),
+            "states": partial(self.past.history.run, leading=self.leadership.leading),
         }

@@ -14,8 +14,8 @@ from kakuremichi.bus.port import Bus, BusError, Message
 from kakuremichi.bus.serve import may_answer
 from kakuremichi.model.addresses import AddressRefusedError, parse_network
 from kakuremichi.model.ids import NodeId
-from kakuremichi.wire.codec import WireError, decode, encode
-from kakuremichi.wire.requests import Report, ReportAnswer
+from kakuremichi.wire.codec import WireError, decode_any, encode
+from kakuremichi.wire.requests import AnyReport, Report, ReportAnswer
 from kakuremichi.wire.signing import Signed
 from kakuremichi.wire.subjects import agent_feed, fleet_feed, node_of, pool_feed
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
@@ -71,7 +71,7 @@ class Reports:
             self.counts["bad_reply"] += 1
             return
         try:
-            report = decode(message.data, Report)
+            report: Report = decode_any(message.data, AnyReport, name="report")
         except WireError as error:
             self.counts["malformed"] += 1
             log.info("report malformed", subject=message.subject, reason=str(error))

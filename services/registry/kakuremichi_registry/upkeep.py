@@ -14,6 +14,7 @@ from kakuremichi_registry.contexts import KnownNode, RemoveContext, UpkeepContex
 from kakuremichi_registry.enrolment import Removal, cut_off
 from kakuremichi_registry.items import Item, put
 from kakuremichi_registry.refusal import Refusal, conflict, not_found
+from kakuremichi_registry.terms import check_match
 
 ROTATE_TAG = next(tag for tag in TAGS if tag.startswith("rotate."))
 
@@ -25,6 +26,7 @@ def revoke(command: RevokeNode, seen: RemoveContext) -> Removal:
         raise conflict("revoked", f"{command.role} {command.node_id}: is revoked already", holders=(command.node_id,))
     if not node.live:
         raise _unknown(command.role, command.node_id)
+    check_match(command, f"{node.role} {node.node_id}", node.updated_seq)
     items, readers = cut_off(node, seen)
     names = tuple(service.service_id for service in seen.services)
     fact = NodeRevoked(
@@ -38,6 +40,7 @@ def forget(command: RemoveNode, node: KnownNode) -> NodeRemoved:
     """A revoked node is removed: its name may be used again. It has nothing left that could be taken away."""
     if node.role != command.role:
         raise _unknown(command.role, command.node_id)
+    check_match(command, f"{node.role} {node.node_id}", node.updated_seq)
     return NodeRemoved(node_id=node.node_id, role=node.role, pool=node.pool, epoch=node.epoch, services=())
 
 
@@ -52,6 +55,7 @@ class Rotation:
 def rotate(command: RotateNode, seen: UpkeepContext) -> Rotation:
     """The write that asks a node for another key than it has now."""
     node = _enrolled(seen.node, command.role, command.node_id)
+    check_match(command, f"{node.role} {node.node_id}", node.updated_seq)
     if seen.public_key is None:
         raise conflict("not-announced", f"{node.role} {node.node_id}: has announced no key that could be replaced")
     if seen.quarantined:
@@ -74,6 +78,7 @@ def rotate(command: RotateNode, seen: UpkeepContext) -> Rotation:
 
 def release(command: ReleaseNode, seen: UpkeepContext) -> NodeReleased:
     node = _enrolled(seen.node, command.role, command.node_id)
+    check_match(command, f"{node.role} {node.node_id}", node.updated_seq)
     if not seen.quarantined:
         raise conflict("not-quarantined", f"{node.role} {node.node_id}: is not quarantined, there is nothing to end")
     return NodeReleased(node_id=node.node_id, role=node.role, pool=node.pool)

@@ -11,23 +11,26 @@ from kakuremichi.model.addresses import AddressRefusedError, parse_network
 from kakuremichi.model.keys import key_text
 from kakuremichi.model.options import NO_OPTIONS
 from kakuremichi.runtime.trace_context import trace_id
-from kakuremichi.wire.codec import WireError, decode, encode
+from kakuremichi.wire.codec import WireError, decode_any, encode
 from kakuremichi.wire.commands import (
+    EventPositions,
     Events,
     EventView,
     ListEvents,
     ListNodes,
+    ListPositions,
     ListServices,
     ListTokens,
     Nodes,
     NodeView,
+    Positions,
     Services,
     ServiceView,
     TargetView,
     Tokens,
     TokenView,
 )
-from kakuremichi.wire.requests import Report
+from kakuremichi.wire.requests import AnyReport, Report
 from kakuremichi_registry.contexts import ServiceRow
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.enrolment import instant
@@ -43,34 +46,45 @@ class Views:
         self._database = database
 
     async def nodes(self, command: ListNodes) -> Nodes:
-        rows = await lists.nodes(self._database, command.role, command.after, command.node_id)
+        rows = await lists.nodes(self._database, command)
         views, more = fitting(map(node_view, rows))
-        return Nodes(items=views, next_after=views[-1].node_id if more or len(rows) == lists.PAGE else "")
+        return Nodes(
+            items=views, next_after=views[-1].node_id if more or len(rows) == lists.most(command) else "",
+            updated_seqs=tuple(row["updated_seq"] for row in rows[: len(views)]),
+        )  # fmt: skip
 
     async def services(self, command: ListServices) -> Services:
-        rows = await lists.services(self._database, command.after, command.service_id)
+        rows = await lists.services(self._database, command)
         errors = errors_by_path(await lists.reports_with_errors(self._database)) if rows else {}
         views, more = fitting(service_view(row, errors) for row in rows)
-        return Services(items=views, next_after=views[-1].service_id if more or len(rows) == lists.PAGE else "")
+        return Services(
+            items=views, next_after=views[-1].service_id if more or len(rows) == lists.most(command) else ""
+        )
 
     async def tokens(self, command: ListTokens) -> Tokens:
-        rows = await lists.tokens(self._database, command.after)
+        rows = await lists.tokens(self._database, command)
         views, more = fitting(map(token_view, rows))
         last = rows[len(views) - 1]["place"] if views else ""
-        return Tokens(items=views, next_after=last if more or len(rows) == lists.PAGE else "")
+        return Tokens(items=views, next_after=last if more or len(rows) == lists.most(command) else "")
 
     async def events(self, command: ListEvents) -> Events:
         rows = await lists.events(self._database, command.after, command.limit, newest_first=command.newest_first)
-        return Events(items=fitting(map(event_view, rows))[0])
+        views, more = fitting(map(event_view, rows))
+        return Events(items=views, next_after=views[-1].seq if more or len(rows) == command.limit else UNSET)
+
+    async def positions(self, command: ListPositions) -> Positions:
+        rows = await lists.positions(self._database, command.seq, command.limit)
+        log_id = rows[0]["log_id"] if rows else ""
+        return Positions(log_id=log_id, items=fitting(map(event_positions, rows))[0])
 
 
-def fitting(views: Iterable[V]) -> tuple[tuple[V, ...], bool]:
+def fitting(views: Iterable[V], limit_bytes: int = PAGE_BYTES) -> tuple[tuple[V, ...], bool]:
     """As many views, from the first, as fit into one message; whether any was left out."""
     chosen: list[V] = []
     size = 0
     for view in views:
         size += len(encode(view)) + 1
-        if chosen and size > PAGE_BYTES:
+        if chosen and size > limit_bytes:
             return tuple(chosen), True
         chosen.append(view)
     return tuple(chosen), False
@@ -130,9 +144,10 @@ def _report(data: bytes | None) -> Report | None:
     if data is None:
         return None
     try:
-        return decode(data, Report)
+        report: Report = decode_any(data, AnyReport, name="report")
     except WireError:
         return None
+    return report
 
 
 Errors = dict[str, list[tuple[str, str]]]
@@ -165,6 +180,7 @@ def service_view(row: ServiceRow, errors: Errors) -> ServiceView:
         updated_seq=row.updated_seq,
         errors=tuple(error for path in paths for error in errors.get(path, ()))[:32],
         options=UNSET if row.options == NO_OPTIONS else row.options,
+        source=row.source or UNSET,
     )  # fmt: skip
 
 
@@ -180,4 +196,11 @@ def event_view(row: asyncpg.Record) -> EventView:
     return EventView(
         seq=row["seq"], at=text_of(row["at"]), actor=row["actor"], topic=row["topic"], fact=row["fact"],
         trace_id=trace_id(row["traceparent"]), head=row["hash"].hex(),
+    )  # fmt: skip
+
+
+def event_positions(row: asyncpg.Record) -> EventPositions:
+    return EventPositions(
+        seq=row["seq"], at=text_of(row["at"]), topic=row["topic"], trace_id=trace_id(row["traceparent"]),
+        positions=msgspec.json.decode(row["positions"], type=tuple[tuple[str, int], ...]),
     )  # fmt: skip

@@ -15,3 +15,8 @@ def test_nobody_is_left_out_where_haproxy_carries_or_both_families_have_a_target
     kind: str, versions: list[int]
 ) -> None:
     assert left_out(kind, versions) == ""
+
+
+def test_a_range_of_tcp_ports_has_no_visitors_by_the_other_version() -> None:
+    assert "cannot reach a range" in left_out("tcp", (4,), ranged=True)
+    assert left_out("tcp", (4,)) == left_out("tcp", (4, 6), ranged=True) == ""

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from nacl.signing import SigningKey
 
 from kakuremichi.bus.memory import MemoryBus, MemoryNats
 from kakuremichi.bus.port import Message
 from kakuremichi.model.ids import LogId, NodeId, PoolName
 from kakuremichi.model.keys import PublicKey, VerifyKey
-from kakuremichi.wire import commands, subjects
+from kakuremichi.wire import commands, people, subjects
 from kakuremichi.wire.codec import decode_any, encode
 from kakuremichi.wire.identity import Certificate, Role
 from kakuremichi.wire.requests import Cursor, ItemError, Report
 from kakuremichi.wire.signing import CERTIFICATE, FEED_KEY, TRUST_SET, DeploymentId, sign
+from unit.portal.fake_people import FakePeople
 
 LOG_ID = LogId("log-1")
 DEPLOYMENT = DeploymentId(bytes(range(16)))
@@ -51,6 +53,7 @@ def node_view(node_id: str, role: Role = "gateway", **changes: object) -> comman
 class FakeRegistry:
     def __init__(self) -> None:
         self.seq = 0
+        self.people = FakePeople()
         self.asked: list[object] = []
         self.told = asyncio.Event()
         self.decide = self._decide  # for a test to put its own in front
@@ -66,7 +69,12 @@ class FakeRegistry:
             command = decode_any(message.data, commands.AnyCommand, name="command")
             await bus.publish(message.reply, encode(await self.decide(command)))
 
+        async def answer_about_people(message: Message) -> None:
+            request = decode_any(message.data, people.AnyPeopleRequest, name="request")
+            await bus.publish(message.reply, encode(self.people.decide(request)))
+
         await bus.subscribe(subjects.COMMAND, answer, queue="registry")
+        await bus.subscribe(subjects.PEOPLE, answer_about_people, queue="registry")
 
     async def _decide(self, command: object) -> commands.Result:
         self.asked.append(command)
@@ -101,14 +109,15 @@ class FakeRegistry:
     def _list(self, command: object) -> commands.Result:
         """Pages of two, so that whoever reads a list has to turn them."""
         match command:
-            case commands.ListNodes(role=role, after=after, node_id=only):
+            case commands.ListNodes(role=role, after=after, node_id=only, limit=limit):
                 nodes = {node.node_id: node for node in self.nodes if node.role == role and only in ("", node.node_id)}
-                return commands.Nodes(**_page(nodes, after))
-            case commands.ListServices(after=after, service_id=only):
+                return commands.Nodes(**_page(nodes, after, limit))
+            case commands.ListServices(after=after, service_id=only, limit=limit):
                 services = {name: view for name, view in self.services.items() if only in ("", name)}
-                return commands.Services(**_page(services, after))
-            case commands.ListTokens(after=after):
-                return commands.Tokens(**_page({token.token_id: token for token in self.tokens.values()}, after))
+                return commands.Services(**_page(services, after, limit))
+            case commands.ListTokens(after=after, limit=limit):
+                tokens = {token.token_id: token for token in self.tokens.values()}
+                return commands.Tokens(**_page(tokens, after, limit))
             case commands.ListEvents(after=after, limit=limit, newest_first=True):
                 found = [event for event in self.events[::-1] if not after or event.seq < after]
                 return commands.Events(items=tuple(found[:limit]))
@@ -215,10 +224,11 @@ class FakeRegistry:
         )
 
 
-def _page(found: dict[str, Any], after: str) -> dict[str, Any]:
+def _page(found: dict[str, Any], after: str, limit: int | UnsetType) -> dict[str, Any]:
     names = [name for name in found if name > after]
-    page = names[:PAGE]
-    return {"items": tuple(found[name] for name in page), "next_after": page[-1] if len(names) > PAGE else ""}
+    page = names[: PAGE if limit is UNSET else min(PAGE, limit)]
+    more = page[-1] if len(names) > len(page) else ""
+    return {"items": tuple(found[name] for name in page), "next_after": more}
 
 
 def _certificate(token: commands.TokenView, command: commands.EnrolNode) -> Certificate:

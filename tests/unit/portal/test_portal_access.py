@@ -31,7 +31,7 @@ def test_only_these_routes_know_no_caller(world: World) -> None:
     """Sync on purpose: the table is data."""
     open_paths = {route.path for route in world.portal.routes if route.access is Access.OPEN}
     assert {path for path in open_paths if not path.startswith("/static/")} == {
-        "/api/v1/ca", "/api/v1/enrol", "/api/v1/renew", "/healthz", "/readyz", "/metrics", "/sign-in",
+        "/api/v1/ca", "/api/v1/enrol", "/api/v1/renew", "/healthz", "/readyz", "/metrics", "/sign-in", "/setup",
     }  # fmt: skip
 
 

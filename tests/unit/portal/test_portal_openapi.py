@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import msgspec
 
 from unit.portal.world import World
@@ -66,7 +67,59 @@ async def test_writes_say_what_they_take_and_how_they_refuse(world: World) -> No
     assert create["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ServiceIn"}
     assert {"200", "201", "202", "400", "401", "403", "409", "413", "415", "422"} <= create["responses"].keys()
     assert "application/problem+json" in create["responses"]["409"]["content"]
-    assert {one["name"] for one in create["parameters"]} == {"wait", "timeout", "Idempotency-Key"}
+    assert {one["name"] for one in create["parameters"]} == {"dry_run", "wait", "timeout", "Idempotency-Key"}
     assert create["security"] == [{"bearer": []}]
     assert document["components"]["schemas"]["ServiceIn"]["additionalProperties"] is False
     assert document["paths"]["/api/v1/enrol"]["post"]["security"] == []
+
+
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(operation, what, media type) of everything that is sent either way."""
+    for item in document["paths"].values():
+        for operation in item.values():
+            name = operation["operationId"]
+            for media_type, media in operation.get("requestBody", {}).get("content", {}).items():
+                yield f"{name} body", media_type, media
+            for status, answer in operation["responses"].items():
+                for media_type, media in answer.get("content", {}).items():
+                    yield f"{name} {status}", media_type, media
+
+
+async def test_every_body_and_answer_has_an_example_that_fits_its_schema(world: World) -> None:
+    document = await document_of(world)
+    count = 0
+    for what, media_type, media in bodies(document):
+        if not media_type.endswith("json"):
+            assert "example" in media, f"{what}: {media_type}"
+            continue
+        if what == "describe 200":
+            continue  # the example would be this document
+        assert media["examples"], what
+        schema = media["schema"] | {"components": document["components"]}
+        validator = jsonschema_rs.Draft202012Validator(schema)
+        for name, example in media["examples"].items():
+            assert [str(error) for error in validator.iter_errors(example["value"])] == [], f"{what}: {name}"
+            count += 1
+    assert count > len(document["paths"])
+
+
+async def test_an_example_of_another_shape_would_be_noticed(world: World) -> None:
+    document = await document_of(world)
+    schema = {"$ref": "#/components/schemas/ServiceIn", "components": document["components"]}
+    validator = jsonschema_rs.Draft202012Validator(schema)
+    for wrong in ({}, {"kind": "ftp"}, {"kind": "http", "pool": "A"}, {"kind": "http", "colour": "red"}):
+        assert not validator.is_valid(wrong), wrong
+
+
+async def test_patterns_are_those_of_json_schema(world: World) -> None:
+    found = [schema["pattern"] for schema in walk(await document_of(world)) if isinstance(schema.get("pattern"), str)]
+    assert found
+    for pattern in found:
+        assert not re.search(r"\\[AZz]", pattern)
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(inner)

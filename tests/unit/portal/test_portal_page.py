@@ -94,6 +94,30 @@ async def test_without_the_registry_the_page_says_that_visitors_are_not_affected
     assert "Visitors are not affected" in text
 
 
+async def test_without_the_registry_nobody_can_sign_in_and_the_form_says_so(world: World) -> None:
+    world.registry_bus.disconnect()
+    async with world.client.post("/sign-in", data={"token": world.viewer}) as response:
+        assert response.status == 503
+        assert "nobody can sign in for the moment" in await response.text()
+        assert "Set-Cookie" not in response.headers
+    async with world.client.get("/sign-in") as response:
+        assert response.status == 200
+
+
+async def test_the_session_of_a_browser_reads_the_api_and_writes_from_its_own_pages_only(world: World) -> None:
+    await sign_in(world)
+    async with world.client.get("/api/v1/services") as response:
+        assert response.status == 200
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.test"}):
+        async with world.client.put("/api/v1/services/wiki", json=WIKI, headers=headers) as response:
+            assert (await response.json())["type"].endswith("foreign-form")
+    async with world.client.put("/api/v1/services/wiki", json=WIKI, headers={"Sec-Fetch-Site": "same-origin"}) as r:
+        assert (await r.json())["detail"] == "vic has a token of scope read: publish is needed here"
+    world.registry_bus.disconnect()
+    async with world.client.get("/api/v1/services") as response:
+        assert response.status in (503, 504)
+
+
 async def test_a_wrong_token_gets_no_session_and_few_attempts(world: World) -> None:
     statuses = []
     for _ in range(12):

@@ -3,8 +3,10 @@ import time
 from pathlib import Path
 
 from opentelemetry import trace
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from kakuremichi.runtime.sampling import BURST, PER_S, Beginnings
 from kakuremichi.runtime.telemetry import make_provider
 from kakuremichi.runtime.trace_context import continued, current_traceparent, extract, inject, trace_id
 
@@ -92,3 +94,45 @@ def test_what_is_no_traceparent_is_no_parent() -> None:
         assert trace_id(text) == ""
         with continued(text):
             assert not trace.get_current_span().get_span_context().is_valid
+
+
+def recorded(provider: TracerProvider, kind: SpanKind, parent: str = "", **attributes: str) -> bool:
+    context = extract({"traceparent": parent}) if parent else None
+    span = provider.get_tracer("test").start_span("x", context=context, kind=kind, attributes=attributes)
+    return span.is_recording()
+
+
+def test_without_an_exporter_changes_are_recorded_and_what_they_cause() -> None:
+    provider = make_provider("portal", environ={})
+    assert recorded(provider, SpanKind.SERVER, **{"http.request.method": "PUT"})
+    assert recorded(provider, SpanKind.CLIENT, **{"messaging.destination.template": "req.keyring.announce.*"})
+    assert recorded(provider, SpanKind.INTERNAL, PARENT)
+    assert not recorded(provider, SpanKind.SERVER, **{"http.request.method": "GET"})
+    assert not recorded(provider, SpanKind.CLIENT, **{"messaging.destination.template": "report.*"})
+    assert not recorded(provider, SpanKind.CONSUMER)
+    assert not recorded(provider, SpanKind.INTERNAL, PARENT[:-2] + "00")
+
+
+def test_nothing_is_recorded_once_that_is_off() -> None:
+    provider = make_provider("portal", environ={"KAKUREMICHI_TRACES": "off"})
+    assert not recorded(provider, SpanKind.SERVER, **{"http.request.method": "PUT"})
+    assert not recorded(provider, SpanKind.INTERNAL, PARENT)
+
+
+def test_of_a_flood_of_changes_some_are_recorded_and_all_have_ids() -> None:
+    now = 0.0
+    sampler = Beginnings(lambda: now)
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+
+    def begin() -> bool:
+        span = provider.get_tracer("test").start_span(
+            "x", kind=SpanKind.SERVER, attributes={"http.request.method": "PUT"}
+        )
+        assert span.get_span_context().is_valid
+        return span.is_recording()
+
+    assert sum(begin() for _ in range(500)) == BURST
+    now = 1.0
+    assert sum(begin() for _ in range(500)) == PER_S
+    now = 1000.0
+    assert sum(begin() for _ in range(500)) == BURST

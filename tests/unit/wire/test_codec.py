@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kakuremichi.wire import commands, facts, identity, records, requests
+from kakuremichi.wire import commands, facts, identity, key_requests, records, requests
 from kakuremichi.wire.codec import MAX_MESSAGE_BYTES, WireError, decode, decode_any, encode
 from kakuremichi.wire.records import Gone, UnknownRecord, decode_record, key_of
 from kakuremichi.wire.signing import Signed
@@ -16,7 +16,7 @@ from kakuremichi.wire.signing import Signed
 KINDS: dict[str, Any] = {
     "command": commands.AnyCommand,
     "result": commands.AnyResult,
-    "key request": commands.AnyKeyRequest,
+    "key request": key_requests.AnyKeyRequest,
     "announce": requests.Announce,
     "report": requests.Report,
     "snapshot request": requests.SnapshotRequest,

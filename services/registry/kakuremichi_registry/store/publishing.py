@@ -90,7 +90,7 @@ async def publish(database: Database, entry: Entry, publication: Publication) ->
     row = publication.row
     service = (
         row.service_id, row.pool, row.kind, row.host, row.path, row.first_port, row.last_port, list(row.sources),
-        msgspec.json.encode(row.options).decode(),
+        msgspec.json.encode(row.options).decode(), row.source,
     )  # fmt: skip
     targets = [(t.target_id, t.agent, t.proto, t.agent_port, t.agent_last_port, t.address, t.port) for t in row.targets]
     return Written.of(

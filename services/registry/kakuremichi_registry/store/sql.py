@@ -6,7 +6,7 @@ SERVICE_JSON = """
     json_build_object(
         'service_id', s.service_id, 'pool', s.pool, 'kind', s.kind, 'host', s.host, 'path', s.path,
         'first_port', s.first_port, 'last_port', s.last_port, 'sources', s.sources, 'updated_seq', s.updated_seq,
-        'options', s.options,
+        'options', s.options, 'source', s.source,
         'targets', (select coalesce(json_agg(json_build_object(
                 'target_id', t.target_id, 'agent', t.agent, 'proto', t.proto, 'agent_port', t.agent_port,
                 'agent_last_port', t.agent_last_port, 'address', t.address, 'port', t.port) order by t.target_id),
@@ -17,7 +17,8 @@ SERVICE_JSON = """
 KNOWN_NODE_JSON = """
     json_build_object('node_id', n.node_id, 'role', n.role, 'pool', n.pool, 'live', n.removed_at is null,
                       'serial', n.serial, 'epoch', n.epoch,
-                      'identity_key', encode(n.identity_key, 'base64'), 'revoked', n.revoked_at is not null)
+                      'identity_key', encode(n.identity_key, 'base64'), 'revoked', n.revoked_at is not null,
+                      'updated_seq', n.updated_seq)
 """
 
 

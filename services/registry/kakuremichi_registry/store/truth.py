@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import asyncpg
+from msgspec import UNSET
 
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.rows import (
@@ -90,6 +91,7 @@ def _values(kind: type[Row], record: asyncpg.Record) -> dict[str, Any]:
     }
     if kind is Service:
         values["options"] = options_of(values["options"])
+        values["source"] = values["source"] or UNSET
     return values
 
 

@@ -1,0 +1,48 @@
+"""How people write a moment: a row of the log by its number, or a time. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kakuremichi.audit.chain import LogRow
+from kakuremichi.audit.fold import fold
+from kakuremichi.audit.state import State, later
+
+
+class MomentError(ValueError):
+    """The text is neither, or the log does not reach it; a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """`seq` -1: not said; `at` "": that of the row. With neither it is the end of the log."""
+
+    seq: int = -1
+    at: str = ""
+
+
+def parse_moment(text: str) -> Moment:
+    """`1234`, `2026-01-02T14:05Z`, `2026-01-02T14:05:00+09:00`, or `now`."""
+    if text in ("", "now"):
+        return Moment()
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return Moment(seq=int(text))
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise MomentError(f"moment {text[:64]!r}: write a row's number, or a time as 2026-01-02T14:05Z") from error
+    if at.tzinfo is None:
+        raise MomentError(f"moment {text}: has no zone; write {text}Z for UTC, or its offset")
+    return Moment(at=at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+
+
+def state_at(rows: Iterable[LogRow], moment: Moment, *, log_id: str = "") -> State:
+    """Fold as many of the rows as belong to the moment."""
+    state = State(log_id=log_id)
+    for row in rows:
+        if (0 <= moment.seq < row.seq) or (moment.at and later(row.at, moment.at)):
+            break
+        fold(state, (row,))
+    if moment.seq > state.seq:
+        raise MomentError(f"log row {moment.seq}: the log ends with row {state.seq}")
+    return state

@@ -1,0 +1,73 @@
+"""/api/v1/live: events of the log and changes of the nodes' reports as they come (server-sent events)."""
+
+import asyncio
+
+from aiohttp import web
+
+from kakuremichi.wire import commands
+from kakuremichi_portal import views
+from kakuremichi_portal.live import END, Live, View, frame
+from kakuremichi_portal.problems import ProblemError
+from kakuremichi_portal.registry import Registry
+from kakuremichi_portal.route import API, Access, Call, Route
+
+LAST_EVENT = "Last-Event-ID"
+LONGEST_S = 300.0  # then the client comes back, and has to show again who it is
+MOST_MISSED = 200
+HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+HELLO = b"retry: 2000\n: live\n\n"
+MISSED = b"event: gap\ndata: {}\n\n"
+
+
+class LiveRoutes:
+    def __init__(self, registry: Registry, live: Live) -> None:
+        self._registry, self._live = registry, live
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", f"{API}/live", "watch", "What happens, as server-sent events `event`, `node` and `gap`.",
+                  Access.READ, self.watch, {200: "text/event-stream"}, refusals=(400, 429),
+                  headers={LAST_EVENT: "The `seq` of the last event that was seen: later ones come first."}),
+        )  # fmt: skip
+
+    async def watch(self, call: Call) -> web.StreamResponse:
+        last = _last_event(call)
+        transport = call.request.transport
+        view = self._live.open(call.actor, transport.abort if transport else lambda: None)
+        response = web.StreamResponse(headers=HEADERS)
+        try:
+            # Opened before the past is asked for: an event of this moment comes twice rather than never.
+            missed = await self._missed(call.actor, last) if last is not None else b""
+            await response.prepare(call.request)
+            await response.write(HELLO + missed)
+            await _write(response, view)
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            self._live.close(view)
+        return response
+
+    async def _missed(self, actor: str, after: int) -> bytes:
+        page = await self._registry.ask(
+            commands.ListEvents(actor=actor, after=after, limit=MOST_MISSED), commands.Events
+        )
+        frames = b"".join(frame(views.event(event)) for event in page.items)
+        return MISSED + frames if len(page.items) == MOST_MISSED else frames
+
+
+async def _write(response: web.StreamResponse, view: View) -> None:
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            while (piece := await view.pieces.get()) != END:
+                await response.write(piece)
+    except TimeoutError:
+        return
+
+
+def _last_event(call: Call) -> int | None:
+    text = call.request.headers.get(LAST_EVENT, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ProblemError(400, "invalid", "last-event-id: a whole number is needed", field=LAST_EVENT)
+    return int(text)
