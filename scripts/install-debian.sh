@@ -18,7 +18,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 demo_packages=(ca-certificates conntrack curl git haproxy iproute2 iputils-ping make nftables openssl procps python3-venv
   xz-utils)
-test_packages=(busybox-static iperf3 kmod openssh-client openssh-server qemu-system-x86 rsync tcpdump wrk)
+test_packages=(busybox-static iperf3 kmod nghttp2-client openssh-client openssh-server qemu-system-x86 rsync tcpdump wrk)
 
 # shellcheck source=scripts/debian.sh
 source "$project/scripts/debian.sh"

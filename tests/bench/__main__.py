@@ -12,7 +12,29 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import changes, cold_start, enrolments, fleet_size, processes, revocation, rotation, tcp, web
+from bench import (
+    api,
+    changes,
+    churn,
+    cold_start,
+    enrolments,
+    fleet_size,
+    flood,
+    http2,
+    idle,
+    latency,
+    live_views,
+    many_services,
+    processes,
+    proxy_protocol,
+    replay,
+    revocation,
+    rotation,
+    streams,
+    tcp,
+    udp,
+    web,
+)
 from bench.harness import Book, Figure, print_lines, progress, read_goals
 from bench.stage import Stage, open_stage
 from kakuremichi.runtime.logs import setup_logs
@@ -23,14 +45,28 @@ class Measurement:
     """What takes one or several figures. `within_s`: it is given up then."""
 
     figures: tuple[str, ...]
-    take: Callable[[Stage], Awaitable[list[Figure]]]
+    take: Callable[..., Awaitable[list[Figure]]]
     within_s: float = 150.0
+    on_stage: bool = True  # in the lab; else `take` is called with nothing
+    stage: str = "fleet"  # of STAGES
 
+
+# One visitor who stands for thousands may not run into what a gateway grants to one address.
+_NO_GUARDS = {"KAKUREMICHI_VISITOR_RATE": "1000000", "KAKUREMICHI_VISITOR_CONNECTIONS": "1000000"}
+# A lab of its own each, one after another; what the gateways find in their environment.
+STAGES: dict[str, dict[str, str]] = {"fleet": {}, "crowded": _NO_GUARDS, "many": _NO_GUARDS}
 
 MEASUREMENTS = (
     Measurement(("tcp_through_gateway_ratio",), tcp.measure),
+    Measurement(("udp_packets_ratio",), udp.measure),
     Measurement(("http_requests_ratio",), partial(web.measure, scheme="http")),
     Measurement(("https_requests_ratio",), partial(web.measure, scheme="https")),
+    Measurement(("http2_requests_ratio",), http2.measure),
+    Measurement(("websocket_messages_ratio",), streams.websocket),
+    Measurement(("large_download_ratio",), streams.download),
+    Measurement(("added_latency_p50", "added_latency_p99"), latency.measure),
+    Measurement(("changes_under_load_failed",), churn.measure),
+    Measurement(("syn_flood_p99_ratio",), flood.measure),
     Measurement(("applied_on_3_gateways_p99",), changes.measure, within_s=240),
     Measurement(("agent_rotation_failed", "agent_rotation_added_latency"), rotation.agent),
     Measurement(("gateway_rotation_failed",), rotation.gateway),
@@ -41,6 +77,15 @@ MEASUREMENTS = (
     Measurement(("cold_start_verified_ratio",), cold_start.verified_ratio, within_s=600),
     Measurement(("cold_start_2000_agents", "cold_start_2000_agents_memory"), cold_start.cold_start, within_s=300),
     Measurement(("reconciler_subprocesses",), processes.measure),
+    Measurement(
+        ("api_reads_per_second", "api_read_p99", "api_writes_per_second", "api_write_p99"), api.measure, within_s=240
+    ),
+    Measurement(("live_delay_p99",), live_views.measure, within_s=240),
+    Measurement(("tracing_changes_ratio",), api.tracing, within_s=400),
+    Measurement(("replay_1m_s", "state_from_snapshot_s"), replay.measure, within_s=600, on_stage=False),
+    Measurement(("proxy_protocol_ratio",), proxy_protocol.measure, stage="crowded"),
+    Measurement(("idle_websocket_memory",), idle.measure, stage="crowded"),
+    Measurement(many_services.NAMES, many_services.measure, within_s=900, stage="many"),
 )
 
 
@@ -48,16 +93,23 @@ async def run(book: Book, only: str) -> None:
     wanted = [each for each in MEASUREMENTS if any(only in name for name in each.figures)]
     if not wanted:
         return
-    async with open_stage() as stage:
-        for each in wanted:
-            book.add(*await take(each, stage))
+    for each in wanted:
+        if not each.on_stage:
+            book.add(*await take(each))
+    for name, gateway_env in STAGES.items():
+        here = [each for each in wanted if each.on_stage and each.stage == name]
+        if not here:
+            continue
+        async with open_stage(gateway_env) as stage:
+            for each in here:
+                book.add(*await take(each, stage))
 
 
-async def take(measurement: Measurement, stage: Stage) -> list[Figure]:
+async def take(measurement: Measurement, *stage: Stage) -> list[Figure]:
     """Its figures; without a value, and why, if they could not be taken. The others are taken all the same."""
     try:
         async with asyncio.timeout(measurement.within_s):
-            return await measurement.take(stage)
+            return await measurement.take(*stage)
     except Exception as error:  # noqa: BLE001  # whatever it was, the figure has no value and the run goes on
         reason = str(error) or type(error).__name__
         progress(f"{', '.join(measurement.figures)}: not taken: {reason}")

@@ -52,7 +52,7 @@ async def cold_start(stage: Stage) -> list[Figure]:
     await grow_services(stage, MANY - 1)
     starts = []
     for number in range(STARTS):
-        starts.append(await _start(stage))
+        starts.append(await start_cold(stage))
         progress(f"cold start {number + 1} of {STARTS}: {starts[-1].seconds:.2f} s, {starts[-1].memory_mib:.0f} MiB")
     seconds = [start.seconds for start in starts]
     memory = [start.memory_mib for start in starts]
@@ -76,7 +76,7 @@ async def verified_ratio(stage: Stage) -> list[Figure]:
     async def take(checked: bool) -> float:
         asked = stage.directory / "signatures"
         asked.unlink(missing_ok=True)
-        start = await _start(stage, _signature_env(asked, checked))
+        start = await start_cold(stage, _signature_env(asked, checked))
         checks[checked].append(asked.stat().st_size)
         seconds[checked].append(start.seconds)
         return start.seconds
@@ -97,12 +97,13 @@ def _signature_env(asked: Path, checked: bool) -> dict[str, str]:
     return {"PYTHONPATH": path, "KAKUREMICHI_BENCH_SIGNATURES": mode, "KAKUREMICHI_BENCH_SIGNATURES_FILE": str(asked)}
 
 
-async def _start(stage: Stage, env: Mapping[str, str] | None = None) -> Start:
+async def start_cold(stage: Stage, env: Mapping[str, str] | None = None) -> Start:
+    """Remove COLD from the fleet and start it as a new one; RuntimeError if its routes are not those of MANY agents."""
     await _forget(stage)
     listening = threading.Event()
     heard = asyncio.create_task(in_control(stage, lambda: _hear_applied(stage, listening)))
     await asyncio.to_thread(listening.wait, START_S)
-    await stage.fleet.start_gateway(COLD, env)
+    await stage.fleet.start_gateway(COLD, {**stage.gateway_env, **(env or {})})
     pid = (await stage.fleet.units.status())[COLD].pid
     if pid is None:
         raise RuntimeError(f"gateway {COLD}: does not run, see {stage.fleet.node_host(COLD).log('gateway')}")

@@ -4,7 +4,7 @@ registry, their keys, really signed, asked for as the keyring asks. Nobody follo
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from bench.stage import Stage, wait_until
 from kakuremichi.bus.credentials import credentials_of
 from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.topology import KEYRING, PORTAL, Role, inbox_prefix
-from kakuremichi.fleet.lab_fleet import GATEWAYS, NATS_PORT
+from kakuremichi.fleet.lab_fleet import NATS_PORT
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.announcing import make_announcement
@@ -25,6 +25,7 @@ from kakuremichi.runtime.tls import context_for
 from kakuremichi.wire import commands, subjects
 from kakuremichi.wire.codec import decode_any, encode
 from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer, hash_of
+from kakuremichi.wire.key_requests import AcceptKey
 from kakuremichi.wire.requests import KeyAccepted, KeyRefused
 from kakuremichi.wire.signing import verify_key
 from kakuremichi_portal.registry import Registry
@@ -33,6 +34,7 @@ ACTOR = "bench"
 POOL = PoolName("default")
 AT_ONCE = 16
 ANSWER_S = 10.0
+TCP_PORTS = 16_000  # crowd-tcp-1 is published at the next one
 T = TypeVar("T")
 
 
@@ -43,9 +45,14 @@ async def grow(stage: Stage, size: int) -> None:
 
 
 async def grow_services(stage: Stage, size: int) -> None:
-    """`crowd-1` to `crowd-<size>` have one HTTP service each, of the same name."""
-    await publish_crowd(stage, crowd_names(stage.crowd_services + 1, size))
+    """HTTP services `crowd-1` to `crowd-<size>`, those of the same names first, then round over the agents again."""
+    await publish_crowd(stage, range(stage.crowd_services + 1, size + 1), _http_service)
     stage.crowd_services = max(size, stage.crowd_services)
+
+
+async def publish_tcp(stage: Stage, size: int) -> None:
+    """As many TCP services, round over the agents."""
+    await publish_crowd(stage, range(1, size + 1), _tcp_service)
 
 
 def crowd_names(first: int, last: int) -> list[str]:
@@ -65,31 +72,46 @@ async def enrol_crowd(stage: Stage, names: Iterable[str]) -> None:
     await asyncio.to_thread(wait_applied, stage)
 
 
-async def publish_crowd(stage: Stage, names: Iterable[str]) -> None:
-    """One HTTP service for each of these agents; returns when every gateway has applied them."""
-    wanted = list(names)
+async def publish_crowd(
+    stage: Stage, numbers: Sequence[int], service: Callable[[int, int], commands.PublishService]
+) -> None:
+    """`service` of each number and the crowd's size; returns when every gateway has applied them."""
 
     async def work() -> None:
         async with bus_of(stage, PORTAL) as portal:
             registry = Registry(portal, timeout_s=ANSWER_S)
 
-            async def publish(name: str) -> None:
-                service = ServiceId(name)
-                command = commands.PublishService(
-                    actor=ACTOR,
-                    service_id=service,
-                    pool=POOL,
-                    kind="http",
-                    host=f"{service}.lab.test",
-                    targets=(commands.TargetInput(agent=NodeId(name), port=8080),),
-                )
-                await registry.ask(command, commands.Written)
+            async def publish(number: int) -> None:
+                await registry.ask(service(number, stage.crowd_size), commands.Written)
 
-            await each(wanted, publish)
+            await each(numbers, publish)
 
     await in_control(stage, work)
-    progress(f"{len(wanted)} services published")
+    progress(f"{len(numbers)} services published")
     await asyncio.to_thread(wait_applied, stage)
+
+
+def _http_service(number: int, agents: int) -> commands.PublishService:
+    name, targets = ServiceId(f"crowd-{number}"), _targets(number, agents)
+    host = f"{name}.lab.test"
+    return commands.PublishService(actor=ACTOR, service_id=name, pool=POOL, kind="http", host=host, targets=targets)
+
+
+def _tcp_service(number: int, agents: int) -> commands.PublishService:
+    name, port = ServiceId(f"crowd-tcp-{number}"), TCP_PORTS + number
+    return commands.PublishService(
+        actor=ACTOR,
+        service_id=name,
+        pool=POOL,
+        kind="tcp",
+        first_port=port,
+        last_port=port,
+        targets=_targets(number, agents),
+    )
+
+
+def _targets(number: int, agents: int) -> tuple[commands.TargetInput, ...]:
+    return (commands.TargetInput(agent=NodeId(f"crowd-{(number - 1) % agents + 1}"), port=8080),)
 
 
 class CrowdError(Exception):
@@ -129,7 +151,7 @@ class Crowd:
         signed = make_announcement(
             Enrolment(answer), identity, None, PrivateKey.generate().public(), boot_id=bytes(16), endpoints=()
         )
-        asked = encode(commands.AcceptKey(announcement=signed))
+        asked = encode(AcceptKey(announcement=signed))
         answer_bytes = (await self._keyring.request(subjects.KEY, asked, timeout_s=ANSWER_S)).data
         verdict: KeyAccepted | KeyRefused = decode_any(answer_bytes, KeyAccepted | KeyRefused, name="answer")
         if isinstance(verdict, KeyRefused):
@@ -165,25 +187,25 @@ async def in_control(stage: Stage, work: Callable[[], Awaitable[T]]) -> T:
     return await asyncio.to_thread(inside)
 
 
-async def each(names: list[str], act: Callable[[str], Awaitable[None]]) -> None:
-    """`act` for every name, AT_ONCE at a time."""
-    left = iter(names)
+async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
+    """`act` for every item, AT_ONCE at a time."""
+    left = iter(items)
 
     async def worker() -> None:
-        for name in left:
-            await act(name)
+        for item in left:
+            await act(item)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
             group.create_task(worker())
 
 
-def wait_applied(stage: Stage, gateways: tuple[str, ...] = GATEWAYS, *, within_s: float = 60.0) -> None:
-    """Until these gateways report that they are not behind, and without errors. Blocks."""
+def wait_applied(stage: Stage, gateways: tuple[str, ...] = (), *, within_s: float = 60.0) -> None:
+    """Until these gateways, or those that follow, report that they are not behind, and without errors. Blocks."""
     api = stage.fleet.api()
 
     def applied() -> bool:
-        nodes = [api.get(f"/gateways/{name}") for name in gateways]
+        nodes = [api.get(f"/gateways/{name}") for name in gateways or stage.following]
         return all(node["state"] == "live" and not node["behind"] and not node["errors"] for node in nodes)
 
     try:

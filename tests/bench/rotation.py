@@ -34,7 +34,7 @@ class Rotation:
 
 async def agent(stage: Stage) -> list[Figure]:
     """Through all three gateways, as each has to move to the new key."""
-    await _serve(stage)
+    await serve(stage)
     rounds = [await _under_load(stage, f"/agents/{SITE}", GATEWAYS, RATE) for _ in range(ROUNDS)]
     failed = [sum(map(len, one.failed.values())) for one in rounds]
     added = [one.added_ms for one in rounds]
@@ -47,7 +47,7 @@ async def agent(stage: Stage) -> list[Figure]:
 
 async def gateway(stage: Stage) -> list[Figure]:
     """RATE through the others, and as much through each as through the one that has the new key."""
-    await _serve(stage)
+    await serve(stage)
     rate = RATE / len(OTHERS) * len(GATEWAYS)
     rounds = [await _under_load(stage, f"/gateways/{ROTATED}", GATEWAYS, rate) for _ in range(ROUNDS)]
     failed = [sum(len(one.failed[name]) for name in OTHERS) for one in rounds]
@@ -63,7 +63,8 @@ def _accepted(rounds: list[Rotation]) -> str:
     return ", ".join(f"{one.accepted_ms:.0f}" for one in rounds)
 
 
-async def _serve(stage: Stage) -> None:
+async def serve(stage: Stage) -> None:
+    """WEB runs and is published."""
     await stage.nodes()
     await stage.fleet.start_target(WEB)
     await stage.publish(WEB)

@@ -4,7 +4,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -41,6 +41,8 @@ class Stage:
     fleet: Fleet
     crowd_size: int = 0  # of the agents that crowd.py acts
     crowd_services: int = 0
+    gateway_env: Mapping[str, str] = field(default_factory=dict)  # what every gateway finds in its environment
+    following: tuple[str, ...] = GATEWAYS  # those that are waited for; a figure may have stopped others
     _live: set[str] = field(default_factory=set)
 
     @property
@@ -52,16 +54,24 @@ class Stage:
         if not self._live:
             await self.fleet.start_control_plane()
         fresh = [[name for name in names if name not in self._live] for names in (gateways, agents)]
+        for name in fresh[0]:
+            await self.fleet.start_gateway(name, self.gateway_env)
+        for name in fresh[1]:
+            await self.fleet.start_agent(name)
         if any(fresh):
-            await self.fleet.start_nodes(*fresh)
+            await self.fleet.all_live([*fresh[0], *fresh[1]])
         self._live.update(*fresh)
 
     async def publish(self, service: PrivateService) -> tuple[str, int]:
         """Publish what runs already; (address in the tunnel, agent port) of its target."""
+        return await self.publish_as(service, service.body)
+
+    async def publish_as(self, service: PrivateService, body: Mapping[str, object]) -> tuple[str, int]:
+        """The same with a request of one's own."""
         api = self.fleet.api()
         try:
             self.lab.add_name(service.host_name, "gw1")
-            api.call("PUT", f"/services/{service.name}?wait=applied&timeout=10", service.body)
+            api.call("PUT", f"/services/{service.name}?wait=applied&timeout=10", dict(body))
             port = api.get(f"/services/{service.name}")["targets"][0]["agent_port"]
             subnet = IPv4Network(api.get(f"/agents/{service.agent}")["subnet"])
         finally:
@@ -70,7 +80,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage() -> AsyncIterator[Stage]:
+async def open_stage(gateway_env: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
     """A lab of its own in a folder of its own; both are gone afterwards, however this ends."""
     lab = Lab(PREFIX, topology=TOPOLOGY)
     directory = Path(tempfile.mkdtemp(prefix="kk-bench-"))
@@ -78,7 +88,7 @@ async def open_stage() -> AsyncIterator[Stage]:
         lab.up(fresh=True, bound=True)
         async with fleet_in(lab, directory, progress) as fleet:
             try:
-                yield Stage(lab, fleet)
+                yield Stage(lab, fleet, gateway_env=gateway_env or {})
             finally:
                 progress("taking everything down")
                 await fleet.units.down()

@@ -7,6 +7,7 @@ import string
 import tomllib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,13 +36,7 @@ class StaticHost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def measure(stage: Stage) -> list[Figure]:
-    await stage.nodes()
-    await _start_servers(stage)
-    await _start_tunnel(stage)
-    await stage.publish(SERVICE)
-    gateway = stage.lab.address("gw1")
-    for address in (gateway, BARE):
-        await asyncio.to_thread(wait_until, f"{address}:{PORT}", partial(answers, stage.lab, address, PORT))
+    gateway = await prepare(stage)
 
     async def take(address: str) -> float:
         return await asyncio.to_thread(megabits, stage.lab, address)
@@ -49,26 +44,45 @@ async def measure(stage: Stage) -> list[Figure]:
     return [await ratio("tcp_through_gateway_ratio", lambda: take(gateway), lambda: take(BARE))]
 
 
+async def prepare(stage: Stage) -> str:
+    """A server behind gw1 and one behind the bare tunnel, at BARE; the address of gw1, published there by TCP."""
+    await stage.nodes()
+    await _start_servers(stage)
+    await start_tunnel(stage)
+    await stage.publish(SERVICE)
+    gateway = stage.lab.address("gw1")
+    for address in (gateway, BARE):
+        await asyncio.to_thread(wait_until, f"{address}:{PORT}", partial(answers, stage.lab, address, PORT))
+    return gateway
+
+
 def megabits(lab: Lab, address: str) -> float:
     """One stream from the visitor for SECONDS; what arrived, in Mbit/s."""
-    argv = ["iperf3", "-c", address, "-p", str(PORT), "-t", str(SECONDS), "-J"]
+    return float(iperf3(lab, address)["end"]["sum_received"]["bits_per_second"]) / 1e6
+
+
+def iperf3(lab: Lab, address: str, *options: str) -> dict[str, Any]:
+    """What iperf3 tells of SECONDS of one stream; `options` of its own besides."""
+    argv = ["iperf3", "-c", address, "-p", str(PORT), "-t", str(SECONDS), "-J", *options]
     done = lab.run("visitor", argv, timeout=SECONDS + 10)
-    answer = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     if "error" in answer:
         raise RuntimeError(f"iperf3 to {address}: {answer['error']}")
-    return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e6
+    return answer
 
 
 async def _start_servers(stage: Stage) -> None:
-    for host in (SITE, STATIC_SITE):
+    # An answer by UDP has to leave from the address that was asked, which a wildcard would let the route choose.
+    for host, bind in ((SITE, ("-B", SERVICE.address)), (STATIC_SITE, ())):
         log = str(stage.directory / f"iperf3-{host}.log")
-        argv = ("iperf3", "-s", "-p", str(PORT))
+        argv = ("iperf3", "-s", "-p", str(PORT), *bind)
         await stage.fleet.units.start(
             Unit(name=f"iperf3-{host}", argv=argv, namespace=stage.lab.namespace(host), log=log)
         )
 
 
-async def _start_tunnel(stage: Stage) -> None:
+async def start_tunnel(stage: Stage) -> None:
+    """Set up static/tunnel.toml; a second time it gets other keys."""
     keys = {"gateway": PrivateKey.generate(), "agent": PrivateKey.generate()}
     words = {f"{name}_private": key.reveal().hex() for name, key in keys.items()}
     words |= {f"{name}_public": bytes(key.public()).hex() for name, key in keys.items()}

@@ -69,7 +69,6 @@ class SpanMail(SpanProcessor):
             except BusError:
                 self.dropped += len(batch)
 
-
     def _take(self) -> tuple[SpanRecord, ...]:
         """As many as one message holds."""
         batch, size = list[SpanRecord](), 0

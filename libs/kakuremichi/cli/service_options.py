@@ -33,6 +33,7 @@ _FLAGS = (
     click.option("--proxy-protocol", type=click.IntRange(1, 2), help="Tell the target the visitor's address."),
     click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER", help=f"One of {', '.join(LIMITS)}."),
     click.option("--timeout-of", "timeouts", multiple=True, metavar="NAME=SECONDS", help=f"{' or '.join(TIMEOUTS)}."),
+    click.option("--access-log", type=click.IntRange(0), default=0, metavar="N", help="Log one request in N."),
     click.option("--paused", is_flag=True, help="--http: visitors read 503."),
     click.option(
         "--options",
@@ -53,6 +54,7 @@ def options_of(given: dict[str, Any]) -> dict[str, Any]:
     """The API's `options` object, without what was not asked for. Usage error if a flag is not of its form."""
     options = _from_file(given["options_file"])
     _put(options, "paused", given["paused"])
+    _put(options, "access_log", given["access_log"])
     for name in ("exact", "strip_prefix", "replace_prefix", "https_only"):
         _put(options.setdefault("http", {}), name, given[name])
     if given["headers"]:

@@ -101,6 +101,9 @@ class Upstream(Part, frozen=True, kw_only=True):
 
 class Options(Part, frozen=True, kw_only=True):
     paused: Annotated[bool, Meta(description="http: visitors read 503 and the page for it; targets stay.")] = False
+    access_log: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="http: one request in so many goes to the gateways' access log.")
+    ] = 0
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     http: Http = Http()
@@ -132,12 +135,12 @@ def check_options(kind: str, path: str, options: Options) -> None:
         return
     if options.http != Http():
         raise OptionRefusedError("options.http", f"only http services have it, this one is {kind}")
+    if options.access_log and not options.upstream.proxy_protocol:
+        raise OptionRefusedError("options.access_log", "is of what HAProxy carries; for others there is the flow log")
     if options.paused:
         raise OptionRefusedError("options.paused", f"only http services can say that they are paused, not {kind}")
     if options.limits.bandwidth_per_client:
-        raise OptionRefusedError(
-            "options.limits.bandwidth_per_client", "only http has it"
-        )
+        raise OptionRefusedError("options.limits.bandwidth_per_client", "only http has it")
     if options.limits.body or options.timeouts.response:
         raise OptionRefusedError(
             "options.limits.body", f"bodies and responses are of http services, this one is {kind}"

@@ -27,6 +27,15 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     _sync_folder(path.parent)
 
 
+def append_private(path: Path, data: bytes) -> None:
+    """Append in one system call, to a file that its owner alone may read. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
 def write_generation(path: Path, data: bytes) -> None:
     """Write `data` as the newest generation of `path` and keep the one before as `<path>.old`.
 

@@ -95,7 +95,7 @@ async def main(
         heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
         layout = Layout(haproxy_dir)
         capabilities = await probe(program) if (program := find_program()) else OLDEST
-        proxy = _proxy(layout, certificates, capabilities)
+        proxy = _proxy(layout, certificates, capabilities, access_log=visitors.access_log is not None)
         model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
         l4 = _l4(model, options.interface, node.slot, visitors.guards, https=certificates is not None)
         gateway = Gateway(
@@ -103,7 +103,7 @@ async def main(
             feeds.holdings[0],
             *_tunnel(model, device, link, station.alias, heard),
             l4,
-            HttpSection(model, proxy, capabilities),
+            HttpSection(model, proxy, capabilities, keeps_access_log=visitors.access_log is not None),
             direct=station.direct,
         )
         agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
@@ -124,7 +124,7 @@ async def main(
             endpoints=partial(heard.watch, device),
             firewalls=firewalls.run,
             witness=Witness(station.bus, options.state, enrolment, station.emit.warn).run,
-            **visitors.loops(l4.numbers.name, station.emit.warn),
+            **visitors.loops(l4.numbers.name, station.emit.warn, layout.access_log),
         )
 
 
@@ -176,7 +176,9 @@ def _l4(model: GatewayModel, interface: str, slot: int, guards: Guards, *, https
     )
 
 
-def _proxy(layout: Layout, certificates: Path | None, capabilities: Capabilities) -> ProxyReconciler:
+def _proxy(
+    layout: Layout, certificates: Path | None, capabilities: Capabilities, *, access_log: bool
+) -> ProxyReconciler:
     ipv6 = host_has_ipv6()
     frontend = Frontend(
         http=("80", "80V6") if ipv6 else ("80",),
@@ -185,6 +187,7 @@ def _proxy(layout: Layout, certificates: Path | None, capabilities: Capabilities
         crt_list=certificates,
         strict_sni=False,
         own_service=layout.own_socket,
+        access_log=access_log,
     )
     log.info("haproxy can", version=capabilities.version, bandwidth=capabilities.bandwidth, quic=capabilities.quic)
     return ProxyReconciler(Haproxy(layout), frontend, layout, capabilities=capabilities)

@@ -5,8 +5,7 @@ and nobody here ever deletes it. It may be renamed at any time (logrotate): each
 """
 
 import asyncio
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 import structlog
 
 from kakuremichi.dataplane.nftables.flow_events import FlowEvent, FlowEvents
+from kakuremichi.runtime.files import append_private
 
 log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ class FlowLog:
         if not lines:
             return
         try:
-            await asyncio.to_thread(append, self.path, lines)
+            await asyncio.to_thread(append_private, self.path, b"".join(msgspec.json.encode(e) + b"\n" for e in lines))
         except OSError as error:
             self.dropped += len(lines)
             log.warning("flow log not written", file=str(self.path), lines=len(lines), reason=str(error))
@@ -115,13 +115,3 @@ def line_of(event: FlowEvent, service: str, now: datetime) -> Line:
         bytes_in=event.bytes_in,
         bytes_out=event.bytes_out,
     )
-
-
-def append(path: Path, lines: Iterable[Line | Dropped]) -> None:
-    """In one system call, readable by the owner only."""
-    data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)

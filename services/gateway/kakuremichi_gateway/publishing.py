@@ -210,6 +210,7 @@ class HttpSection:
     model: GatewayModel
     reconciler: ProxyReconciler
     capabilities: Capabilities = OLDEST
+    keeps_access_log: bool = False
 
     async def change(self, services: Iterable[ServiceId]) -> Errors:
         # At once, as those that need a reload share it.
@@ -225,7 +226,10 @@ class HttpSection:
             await self.reconciler.remove(service)
             return {route_key(service): str(error)}
         report = await (self.reconciler.remove(service) if proxied is None else self.reconciler.put(proxied))
-        return {route_key(service): "; ".join(report.errors)} if report.errors else {}
+        errors = list(report.errors)
+        if proxied is not None and proxied.log_one_in and not self.keeps_access_log:
+            errors.append(f"service {service}: access_log is asked for, this gateway was started without --access-log")
+        return {route_key(service): "; ".join(errors)} if errors else {}
 
     async def cut(self, addresses: Iterable[IPv4Address]) -> tuple[str, ...]:
         """End all connections to these agents, of whatever service; sentences if that was not possible."""
@@ -277,9 +281,16 @@ def proxied_service(facts: RouteFacts, capabilities: Capabilities = OLDEST) -> S
             path=facts.path,
             options=facts.options,
             sources=tuple(map(str, facts.sources)),
+            log_one_in=facts.options.access_log,
         )
     if not carried_families(facts):
         return None
     # Its allow-list and limits are nft's, before HAProxy hears of a visitor.
     options = structs.replace(facts.options, limits=Limits())
-    return TcpService(id=facts.service_id, port=facts.first_port, servers=servers, options=options)
+    return TcpService(
+        id=facts.service_id,
+        port=facts.first_port,
+        servers=servers,
+        options=options,
+        log_one_in=facts.options.access_log if facts.options.upstream.proxy_protocol else 0,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kakuremichi.dataplane.nftables.guards import GUARDS, MOST, Guards
+from kakuremichi_gateway.access_log import AccessLog
 from kakuremichi_gateway.capacity import watch_capacity
 from kakuremichi_gateway.flow_log import ACCOUNTING, FlowLog
 
@@ -21,6 +22,7 @@ _ADDRESS = "one address (IPv6: one /64) over all public ports; 0 is no limit."
 class Visitors:
     guards: Guards = GUARDS
     flow_log: Path | None = None
+    access_log: Path | None = None
 
     @property
     def sysctls(self) -> dict[str, str]:
@@ -28,11 +30,18 @@ class Visitors:
         return ACCOUNTING if self.flow_log else {}
 
     def loops(
-        self, service_of: Callable[[int], str], warn: Callable[[str, str], None]
+        self, service_of: Callable[[int], str], warn: Callable[[str, str], None], door: Path
     ) -> dict[str, Callable[[asyncio.Event], Awaitable[None]]]:
-        """`service_of` gives the service of a number in the kernel, `warn` takes (topic, sentence)."""
-        log = {"flow log": FlowLog(self.flow_log, service_of).run} if self.flow_log else {}
-        return {"capacity": partial(watch_capacity, warn), **log}
+        """`service_of` gives the service of a number in the kernel, `warn` takes (topic, sentence).
+
+        `door` is where HAProxy sends the lines of the access log.
+        """
+        loops: dict[str, Callable[[asyncio.Event], Awaitable[None]]] = {"capacity": partial(watch_capacity, warn)}
+        if self.flow_log:
+            loops["flow log"] = FlowLog(self.flow_log, service_of).run
+        if self.access_log:
+            loops["access log"] = AccessLog(self.access_log, door).run
+        return loops
 
 
 def visitor_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,11 +64,17 @@ def visitor_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help="Write who visits tcp and udp services to this file, as JSON lines.",
     )
+    @click.option(
+        "--access-log",
+        type=click.Path(path_type=Path),
+        help="Write the requests of services with the option access_log to this file, as JSON lines.",
+    )
     @functools.wraps(function)
     def with_visitors(
-        *arguments: Any, visitor_rate: int, visitor_connections: int, flow_log: Path | None, **others: Any
-    ) -> Any:
-        visitors = Visitors(Guards(visitor_rate, visitor_connections), flow_log)
+        *arguments: Any, visitor_rate: int, visitor_connections: int, flow_log: Path | None,
+        access_log: Path | None, **others: Any,
+    ) -> Any:  # fmt: skip
+        visitors = Visitors(Guards(visitor_rate, visitor_connections), flow_log, access_log)
         return function(*arguments, visitors=visitors, **others)
 
     return with_visitors
