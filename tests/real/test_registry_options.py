@@ -1,5 +1,7 @@
 """Paths, wildcards and options of services: what the database keeps, who may hold what, and what gateways are told."""
 
+import asyncio
+
 import msgspec
 
 from kakuremichi.model.ids import ServiceId
@@ -70,3 +72,19 @@ async def test_services_share_a_host_by_their_paths(registry_world: World) -> No
     problem = await world.ask(root)
     assert isinstance(problem, Problem)
     assert problem.code == "host-resting"
+
+
+async def test_a_host_rests_also_when_its_last_services_go_at_the_same_moment(registry_world: World) -> None:
+    world = registry_world
+    await world.enrol("site-a")
+    for number in range(5):
+        host = f"app{number}.example.com"
+        for name, path in (("a", ""), ("b", "/b")):
+            command = msgspec.structs.replace(http(f"{name}{number}", host), path=path)
+            assert isinstance(await world.ask(command), Written)
+        going = [UnpublishService(actor="admin", service_id=ServiceId(f"{name}{number}")) for name in "ab"]
+        answers = await asyncio.gather(*map(world.ask, going))
+        assert all(isinstance(answer, Written) for answer in answers)
+        problem = await world.ask(http("other", host))
+        assert isinstance(problem, Problem)
+        assert problem.code == "host-resting"
