@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 LOOK_S = 60.0
 RETRY_S = 1.0
 # Gateways hear of the new key when we do. One that has not moved to it yet would not understand our first word, and a
-# second one costs 0.3 s. Until then both directions wait in the engines; nothing is lost.
-SETTLE_S = 0.05
+# second one loses what waits for it. Until then both directions wait in the engines; nothing is lost.
+SETTLE_S = 0.15
 
 
 async def nothing() -> None:
