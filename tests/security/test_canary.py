@@ -51,8 +51,8 @@ WEB_A, WEB_B = SERVICES[0], SERVICES[1]
 # What may listen on TCP, by the host where it does, and what a stranger needs there.
 LISTENERS = {
     "control": {8080: "TLS, a token or a session", 4222: "TLS first, a JWT and its key"},
-    "gw1": {80: "visitors", 443: "visitors"},
-    "gw2": {80: "visitors", 443: "visitors"},
+    "gw1": {80: "visitors", 443: "visitors", 15080: "visitors that nftables leads there; rejected otherwise"},
+    "gw2": {80: "visitors", 443: "visitors", 15080: "visitors that nftables leads there; rejected otherwise"},
     "site-a": {8080: "the private service itself"},
     "site-b": {},
 }
