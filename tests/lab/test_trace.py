@@ -71,15 +71,22 @@ def write(fleet: Fleet, name: str, body: dict[str, Any]) -> tuple[str, dict[str,
 
 
 async def complete_trace(fleet: Fleet, trace_id: str, wanted: set[tuple[str, str]]) -> list[Span]:
-    """The spans once these (process, name) are on disk: exporters write a fifth of a second late."""
-    deadline = time.monotonic() + 5
+    """The spans once these (process, name) and everybody's parents are on disk: exporters write late, each for itself."""
+    deadline = time.monotonic() + 10
     while True:
         spans = spans_of(fleet, trace_id)
         missing = wanted - {(span.process, span.name) for span in spans}
+        missing |= {(span.process, f"parent of {span.name}") for span in roots(spans)[1:]}
         if not missing:
             return spans
         assert time.monotonic() < deadline, f"not in the trace: {sorted(missing)}"
         await asyncio.sleep(0.1)
+
+
+def roots(spans: list[Span]) -> list[Span]:
+    """Those without a parent among them, the first that began at the head."""
+    known = {span.span_id for span in spans}
+    return sorted((span for span in spans if span.parent_id not in known), key=lambda span: span.start_ns)
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])
@@ -91,17 +98,17 @@ async def test_one_trace_leads_from_the_http_request_to_every_gateways_apply(fle
     assert answer["pending"] == []
 
     ends = {(gateway, SECTIONS[kind]) for gateway in GATEWAYS} | {("site-a", "nftables")}
-    roots = {
+    control = {
         ("portal", "PUT /api/v1/services/{name}"),
         ("registry", "store feed.pool.*"),
         ("registry", "registry transaction"),
     }
     applies = {(node, "apply") for node, _ in ends}
-    spans = await complete_trace(fleet, trace_id, ends | roots | applies | {("registry", "store feed.agent.*")})
+    spans = await complete_trace(fleet, trace_id, ends | control | applies | {("registry", "store feed.agent.*")})
 
     by_id = {span.span_id: span for span in spans}
     assert [span for span in spans if span.error] == []
-    (root,) = [span for span in spans if span.parent_id not in by_id]
+    (root,) = roots(spans)
     assert (root.process, root.name) == ("portal", "PUT /api/v1/services/{name}")
     for node in (*GATEWAYS, "site-a"):
         section = SECTIONS[kind] if node in GATEWAYS else "nftables"
@@ -247,7 +254,11 @@ async def test_a_collector_receives_one_trace_with_each_stage_of_each_node(fleet
         return [span for span in received(collected) if trace_id in (span["trace_id"], *span["links"])]
 
     def lacking() -> set[tuple[str, str]]:
-        return wanted - {(process_of(span), span["name"]) for span in of_trace()}
+        spans = of_trace()
+        known = {span["span_id"] for span in spans}
+        begun = [span for span in spans if span["trace_id"] == trace_id and span["parent_id"] not in known]
+        late = {(process_of(span), f"parent of {span['name']}") for span in begun if span["parent_id"]}
+        return wanted - {(process_of(span), span["name"]) for span in spans} | late
 
     await sooner_or_later(lambda: not lacking(), lacking)
     spans = of_trace()
