@@ -71,7 +71,7 @@ def write(fleet: Fleet, name: str, body: dict[str, Any]) -> tuple[str, dict[str,
 
 
 async def complete_trace(fleet: Fleet, trace_id: str, wanted: set[tuple[str, str]]) -> list[Span]:
-    """The spans once these (process, name) and everybody's parents are on disk: exporters write late, each for itself."""
+    """The spans once these (process, name) and all parents are on disk: exporters write late, each for itself."""
     deadline = time.monotonic() + 10
     while True:
         spans = spans_of(fleet, trace_id)
