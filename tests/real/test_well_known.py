@@ -28,6 +28,10 @@ def exchange(person: Person) -> Exchange:
     return Exchange(certificate=person.certificate(), announcement=person.announcement())
 
 
+# Made once: certificates bear the second in which they are made.
+OWN, SAID = exchange(GW1), exchange(SITE_A)
+
+
 @dataclass
 class Place:
     """One HAProxy with the gateway's service behind it; every call comes from another loopback address unless told."""
@@ -79,7 +83,7 @@ async def place(run_dir: Path, free_port: Callable[[], int]) -> AsyncIterator[Pl
     made = Place(free_port())
     layout = Layout(run_dir)
     stop = asyncio.Event()
-    serving = asyncio.create_task(WellKnown(layout.own_socket, made.take, lambda: exchange(GW1)).run(stop))
+    serving = asyncio.create_task(WellKnown(layout.own_socket, made.take, lambda: OWN).run(stop))
     frontend = Frontend(own_service=layout.own_socket)
     async with (
         gateway(run_dir, f"80=127.0.0.1:{made.port}", frontend=frontend) as rig,
@@ -92,35 +96,35 @@ async def place(run_dir: Path, free_port: Callable[[], int]) -> AsyncIterator[Pl
 
 
 async def test_an_exchange_is_answered_with_the_gateways_own(place: Place) -> None:
-    answer = await place.send(post(encode(exchange(SITE_A))))
+    answer = await place.send(post(encode(SAID)))
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), answer
-    assert decode(body, Exchange) == exchange(GW1)
-    assert place.taken == [exchange(SITE_A)]
+    assert decode(body, Exchange) == OWN
+    assert place.taken == [SAID]
 
 
 async def test_the_agents_side_reads_the_answer_and_the_refusal(place: Place) -> None:
     address = ip_address("127.0.0.1")
     doors = (("http", place.port),)
 
-    assert await ask(address, exchange(SITE_A), doors) == exchange(GW1)
+    assert await ask(address, SAID, doors) == OWN
 
     place.refusing = True
     with pytest.raises(NoAnswerError, match="status 403, site-a: revoked"):
-        await ask(address, exchange(SITE_A), doors)
+        await ask(address, SAID, doors)
 
 
 async def test_a_refusal_says_why_and_gives_nothing_away(place: Place) -> None:
     place.refusing = True
 
-    answer = await place.send(post(encode(exchange(SITE_A))))
+    answer = await place.send(post(encode(SAID)))
 
     assert answer.startswith(b"HTTP/1.1 403")
     assert answer.endswith(b"site-a: revoked\n")
 
 
-GOOD = encode(exchange(SITE_A))
+GOOD = encode(SAID)
 JUNK = {
     "nothing": (post(b""), 400),
     "random bytes": (post(bytes(range(256)) * 8), 400),
