@@ -110,7 +110,7 @@ async def _open_door(fleet: Fleet) -> None:
     click.echo(f"""
 The demo is running.
 
-  portal       {url}   (sign in with the token: {token.read_text().strip()})
+  portal       {url}   (sign in under "With an API token": {token.read_text().strip()})
                your browser does not know the demo's own CA, {ca}, and says so
   as a client  export KAKUREMICHI_URL={url} KAKUREMICHI_TOKEN_FILE={token} KAKUREMICHI_CA_FILE={ca}
 

@@ -1,4 +1,4 @@
-"""The status page, and the style sheet of all pages. Read only; everything that writes to the fleet is the API's."""
+"""The status page, and the style sheet and icon of all pages. Read only: what writes to the fleet is the API's."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.route import Access, Call, Query, Route
 
 EVENTS_SHOWN = 12
+FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 REFRESH = Query("refresh", "`off` keeps the page as it is.", {"enum": ["off"]})
 
 
@@ -29,6 +30,8 @@ class PageRoutes:
                   self.status, {200: HTML, 303: "", 503: HTML}, query=(REFRESH,)),
             Route("GET", self._pages.style_path, "style", "The style sheet; its path changes with it.", Access.OPEN,
                   self.style, {200: "text/css"}),
+            Route("GET", self._pages.icon_path, "icon", "The icon; its path changes with it.", Access.OPEN,
+                  self.icon, {200: "image/svg+xml"}),
         )  # fmt: skip
 
     async def status(self, call: Call) -> web.Response:
@@ -53,5 +56,7 @@ class PageRoutes:
         return page_view.page(gateways, agents, services, events.items, self._now())
 
     async def style(self, _call: Call) -> web.Response:
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return web.Response(body=self._pages.style, content_type="text/css", charset="utf-8", headers=headers)
+        return web.Response(body=self._pages.style, content_type="text/css", charset="utf-8", headers=FOREVER)
+
+    async def icon(self, _call: Call) -> web.Response:
+        return web.Response(body=self._pages.icon, content_type="image/svg+xml", headers=FOREVER)

@@ -16,12 +16,18 @@ REFRESH_S = 5
 SAFE = frozenset({"GET", "HEAD"})
 
 
+def _static(name: str) -> tuple[bytes, str]:
+    """A file and a path that changes with it."""
+    content = (files("kakuremichi_portal") / "static" / name).read_bytes()
+    return content, f"/static/{hashlib.sha256(content).hexdigest()[:12]}/{name}"
+
+
 class Pages:
-    """The templates, and the style sheet under a path that changes with it."""
+    """The templates, and the style sheet and the icon under paths that change with them."""
 
     def __init__(self) -> None:
-        self.style = (files("kakuremichi_portal") / "static" / "portal.css").read_bytes()
-        self.style_path = f"/static/{hashlib.sha256(self.style).hexdigest()[:12]}/portal.css"
+        self.style, self.style_path = _static("portal.css")
+        self.icon, self.icon_path = _static("icon.svg")
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("kakuremichi_portal"),
             autoescape=True,
@@ -29,7 +35,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(style_path=self.style_path, refresh_s=REFRESH_S)
+        self._templates.globals.update(style_path=self.style_path, icon_path=self.icon_path, refresh_s=REFRESH_S)
 
     def html(self, template: str, status: int, **shown: object) -> web.Response:
         text = self._templates.get_template(template).render(shown)

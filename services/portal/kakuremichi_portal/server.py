@@ -22,7 +22,9 @@ log = structlog.get_logger()
 CALL = web.RequestKey("call", Call)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not `no-referrer`: with it browsers send `Origin: null` with our own forms too (Fetch, "append a request Origin
+    # header"), and a form of our own could not be told from a stranger's.
+    "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -157,12 +157,19 @@ async def test_a_session_ends_with_the_token_that_opened_it(world: World) -> Non
         assert response.status == 303
 
 
-async def test_the_style_sheet_is_there_and_may_be_kept(world: World) -> None:
-    found = re.search(r'href="(/static/[^"]+)"', await read(world, "/sign-in"))
+@pytest.mark.parametrize(("ending", "kind"), [("css", "text/css"), ("svg", "image/svg+xml")])
+async def test_style_sheet_and_icon_are_there_and_may_be_kept(world: World, ending: str, kind: str) -> None:
+    found = re.search(rf'href="(/static/[^"]+\.{ending})"', await read(world, "/sign-in"))
     assert found
     async with world.client.get(found[1]) as response:
-        assert (response.status, response.content_type) == (200, "text/css")
+        assert (response.status, response.content_type) == (200, kind)
         assert "immutable" in response.headers["Cache-Control"]
+
+
+async def test_browsers_may_say_where_our_own_forms_come_from(world: World) -> None:
+    """With `no-referrer` they would send `Origin: null`, which is refused; tests/ui tries it in one."""
+    async with world.client.get("/sign-in") as response:
+        assert response.headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
