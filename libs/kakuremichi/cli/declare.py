@@ -13,14 +13,15 @@ from kakuremichi.cli.options import output_option, with_client
 from kakuremichi.cli.output import plain, print_json, print_names, talk
 from kakuremichi.cli.plan import print_changes
 from kakuremichi.declarative.diff import Remove, Step, steps_between
-from kakuremichi.declarative.fleet_file import NOBODY, FleetFile, parse, source_fault, write
+from kakuremichi.declarative.fleet_file import FleetFile, parse, source_fault, write
+from kakuremichi.declarative.spec import BY_HAND
 from kakuremichi.declarative.strict_yaml import MOST_BYTES, FileRefusedError
 
 _file = click.option("-f", "--file", "path", required=True, metavar="FILE", help="The file; - is standard input.")
 _source = click.option("--source", metavar="NAME", help="Whose services these are; else the file's `source`.")
 _adopt = click.option(
     "--adopt", multiple=True, metavar="SOURCE",
-    help=f"Take over services of this other source; `{NOBODY}` are those that no file has declared.",
+    help=f"Take over services of this other source; `{BY_HAND}` are those that no file has declared.",
 )  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def export(client: Any, source: str | None) -> None:
     standing = standing_services(client)
     chosen = {name: one.spec for name, one in standing.items() if source is None or one.source == source}
     click.echo(write(FleetFile(source or "", chosen)), nl=False)
-    owners = {one.source or NOBODY for one in standing.values()}
+    owners = {one.source or BY_HAND for one in standing.values()}
     if source is None and len(owners) > 1:
         talk(f"services of {', '.join(sorted(owners))}; --source NAME exports those of one")
 
@@ -89,10 +90,10 @@ def _prepare(client: Any, path: str, source: str | None, adopt: tuple[str, ...])
     file = _read(path)
     source = source or file.source
     if not source:
-        raise CliError(f"{path}: says no `source`, and --source is not given: whose services are these?", USAGE)
+        raise CliError(f"{path}: says no `source`, and --source is not given: whose services are these? `source: homelab`", USAGE)
     if fault := source_fault(source):
         raise CliError(fault, USAGE)
-    taken = frozenset("" if name == NOBODY else name for name in adopt)
+    taken = frozenset("" if name == BY_HAND else name for name in adopt)
     steps = steps_between(standing_services(client), file.services, source, adopt=taken)
     return Applying(client, source), steps
 

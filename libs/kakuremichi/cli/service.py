@@ -111,6 +111,10 @@ def target_of(text: str, public_port: int) -> dict[str, Any]:
     if not equals:
         agent, _, digits = text.partition(":")
         address = "127.0.0.1"
+        if ":" in digits:
+            raise click.BadParameter(
+                f"{text}: an address follows the agent after =, as in {agent or 'site-a'}={digits}", param_hint="--to"
+            )
     elif rest.startswith("["):
         address, _, digits = rest[1:].partition("]")
         digits = digits.removeprefix(":")

@@ -36,6 +36,11 @@ def test_a_target_that_is_not_whole_is_wrong_usage(text: str) -> None:
         target_of(text, 0)
 
 
+def test_an_address_after_a_colon_is_told_its_place() -> None:
+    with pytest.raises(click.BadParameter, match=r"as in site-a=192\.168\.2\.130:22$"):
+        target_of("site-a:192.168.2.130:22", 0)
+
+
 def test_the_public_side_is_one_of_four() -> None:
     assert public_of(http="a.test", tls=None, tcp=None, udp=None) == Public("http", host="a.test")
     assert public_of(http=None, tls=None, tcp="6000-6010", udp=None) == Public("tcp", port=6000, last_port=6010)
