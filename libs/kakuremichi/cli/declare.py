@@ -90,7 +90,10 @@ def _prepare(client: Any, path: str, source: str | None, adopt: tuple[str, ...])
     file = _read(path)
     source = source or file.source
     if not source:
-        raise CliError(f"{path}: says no `source`, and --source is not given: whose services are these? `source: homelab`", USAGE)
+        raise CliError(
+            f"{path}: says no `source`, and --source is not given: whose services are these? Write `source: homelab`",
+            USAGE,
+        )
     if fault := source_fault(source):
         raise CliError(fault, USAGE)
     taken = frozenset("" if name == BY_HAND else name for name in adopt)
