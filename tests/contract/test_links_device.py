@@ -9,7 +9,7 @@ import pytest
 from pyroute2 import AsyncIPRoute
 
 from kakuremichi.dataplane.links import sysctl
-from kakuremichi.dataplane.links.desired import IPInterface, LinkState
+from kakuremichi.dataplane.links.desired import LOOPBACK6, IPInterface, LinkState
 from kakuremichi.dataplane.links.device import LinkDevice, LinkError, Outcome
 from kakuremichi.dataplane.links.diff import AddAddress, AddRoute, RemoveAddress, RemoveRoute, SetMtu
 from kakuremichi.dataplane.links.interfaces import (
@@ -39,7 +39,7 @@ def networks(*texts: str) -> frozenset[IPNetwork]:
 DESIRED = LinkState(
     ALIAS,
     addresses=addresses("10.1.0.100/24", "fd00:1::100/64", "10.7.0.1/32"),
-    routes=networks("10.2.0.0/24", "10.3.0.0/24", "fd00:2::/64"),
+    routes=networks("10.2.0.0/24", "10.3.0.0/24", "fd00:2::/64", str(LOOPBACK6)),
 )
 
 
@@ -149,7 +149,7 @@ class TestKernelLink:
             f"route {network}: there is one already that is not ours; remove it or choose another subnet"
             for network in ("10.2.0.0/24", "fd00:2::/64")
         ]
-        assert (await real.read()).routes == networks("10.3.0.0/24")
+        assert (await real.read()).routes == networks("10.3.0.0/24", str(LOOPBACK6))
         steps = (RemoveRoute(ip_network("10.2.0.0/24")), RemoveRoute(ip_network("fd00:2::/64")))
         assert await real.apply(steps) == tuple(Outcome(step) for step in steps)
         assert set(await used_networks()) >= networks("10.2.0.0/24", "fd00:2::/64")

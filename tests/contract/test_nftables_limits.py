@@ -2,7 +2,7 @@
 
 import subprocess
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -15,24 +15,12 @@ from kakuremichi.dataplane.nftables.gateway_rules import gateway_skeleton
 from kakuremichi.dataplane.nftables.limits import Policy
 from kakuremichi.dataplane.nftables.reconcile import Reconciler
 from kakuremichi.dataplane.nftables.render import RemovePolicies
+from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.options import Limits
+from support.nftables_services import SERVICES as ALL
 
 SKELETON = gateway_skeleton("wg", 7)
-SERVICES = {
-    1: L4Service(number=1, proto="tcp", ports=Ports.of(5432), agent_port=20001, target=IPv4Address("10.1.0.100")),
-    4: L4Service(
-        number=4,
-        proto="tcp",
-        ports=Ports.of(7000, 7009),
-        agent_port=7000,
-        target=IPv4Address("10.1.0.100"),
-        sources=frozenset({ip_network("198.51.100.0/24")}),
-        limits=Limits(
-            rate=100, rate_per_client=7, connections=1048576, connections_per_client=20, bandwidth=3 * 1024 * 1024 + 1
-        ),
-        carried=frozenset({4, 6}),
-    ),
-}
+SERVICES = {number: ALL[number] for number in (1, 4)}
 TABLE = GatewayTable("wg", 7, services=SERVICES)
 
 
@@ -96,7 +84,9 @@ async def test_a_thousand_limits_of_each_kind_arrive_unspoiled(netns: str) -> No
         )  # fmt: skip
         return replace(SERVICES[1], number=number, ports=Ports.of(number), limits=limits)
 
-    shaped = {(IPv4Address(0x0A000064 + number * 256), 20000 + number): number * 1000 for number in range(1, 1001)}
+    shaped: dict[tuple[IPAddress, int], int] = {
+        (IPv4Address(0x0A000064 + number * 256), 20000 + number): number * 1000 for number in range(1, 1001)
+    }
     services = {number: limited(number) for number in range(1, 1001)}
     desired = gateway_desired(replace(TABLE, services=services, shaped=shaped))
 

@@ -1,4 +1,4 @@
-"""Visitors by IPv6 reach every HTTP and TCP service, although tunnels and sites have IPv4 only."""
+"""Visitors by IPv6 reach every HTTP and TCP service, although the sites have IPv4 only."""
 
 import pytest
 

@@ -47,10 +47,8 @@ class OneService:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    made = Pair()
-    made.up()
-    yield made
-    made.down()
+    with Pair() as made:
+        yield made
 
 
 class Watched:

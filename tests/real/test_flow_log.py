@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,6 @@ from support.nftables_net import PUBLIC, PUBLIC6, SILENCE_S, VISITOR, VISITOR6, 
 from support.nftables_pair import TCP, UDP, apply
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def net() -> Iterator[Net]:
-    made = Net()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

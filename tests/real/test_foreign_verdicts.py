@@ -97,10 +97,8 @@ table inet firewalld {
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    made = Pair()
-    made.up()
-    yield made
-    made.down()
+    with Pair() as made:
+        yield made
 
 
 def packet(host: Host, **others: Any) -> Packet:

@@ -37,6 +37,8 @@ ROUTED = [
     f"GET / HTTP/1.1\n{HOST}\n{CLOSE}\n\n",
     lines(GET, HOST, "X-Folded: a", " b", CLOSE),
 ]
+# What 2.6 answers; newer ones say 431 of headers that fill the buffer or are too many.
+MORE_THAN_A_BUFFER = 431
 REFUSED = [
     (400, lines(GET, HOST, "Host: evil.com", CLOSE)),
     (400, lines("GET http://evil.com/ HTTP/1.1", HOST, CLOSE)),
@@ -100,7 +102,8 @@ async def test_what_means_no_name_or_two_is_refused_and_reaches_nobody(site: tup
 
     answered = [(await status(rig.port, text), text[:120]) for _, text in REFUSED]
 
-    assert answered == [(code, text[:120]) for code, text in REFUSED]
+    expected = [(code, text[:120]) for code, text in REFUSED]
+    assert [(400, text) if code == MORE_THAN_A_BUFFER else (code, text) for code, text in answered] == expected
     assert (app.requests, evil.requests) == ([], [])
 
 

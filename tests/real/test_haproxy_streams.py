@@ -2,7 +2,7 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from socket import SOCK_STREAM
@@ -205,16 +205,6 @@ async def test_a_gateway_without_a_door_for_them_says_so(run_dir: Path) -> None:
 
     with pytest.raises(ServiceRefusedError, match="takes no TCP service"):
         await rig.reconciler.put(TcpService(ServiceId("t"), 5006))
-
-
-@pytest.fixture
-def net() -> Iterator[Net]:
-    made = Net()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
 
 
 REDIRECT = """

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -45,16 +45,6 @@ LINE = b"x" * 999 + b"\n"
 BULK = 700 * len(LINE)
 SLOW = 200_000  # bytes a second
 LEAST_S = (BULK - SLOW - 70_000) / SLOW  # a second's worth and one large packet may come at once
-
-
-@pytest.fixture
-def net() -> Iterator[Net]:
-    made = Net()
-    try:
-        made.up()
-        yield made
-    finally:
-        made.down()
 
 
 @asynccontextmanager
@@ -237,6 +227,17 @@ async def test_a_source_that_comes_too_fast_is_dropped_by_the_guard(net: Net) ->
 
     assert 0 < few < 40
     assert net.dropped("gw", "guard") == 40 - few
+
+
+async def test_a_flood_of_a_program_of_this_host_is_dropped_before_it_is_tracked(net: Net) -> None:
+    await apply(net, UDP, guards=Guards(rate=1), listeners=frozenset({("tcp", 5432)}))
+
+    async with net.tcp_server("gw", EVERYWHERE, 5432, "web"):
+        assert await net.greeting("visitor", VISITOR, PUBLIC, 5432) == "web:5432"
+        assert await net.silent("visitor", VISITOR, PUBLIC, 5432)
+        assert await net.greeting("visitor", STRANGER, PUBLIC, 5432) == "web:5432"
+    assert net.dropped("gw", "syn_rate") > 0
+    assert net.dropped("gw", "guard") == 0
 
 
 async def test_limits_change_without_ending_a_flow_and_their_chains_go_with_the_last_that_names_them(net: Net) -> None:

@@ -1,6 +1,7 @@
 """A real HAProxy under its real parent on loopback, and targets behind it."""
 
 import asyncio
+import functools
 import hashlib
 import re
 import select
@@ -17,6 +18,7 @@ from pathlib import Path
 from aiohttp import WSMsgType, web
 
 from kakuremichi.dataplane.haproxy import launch
+from kakuremichi.dataplane.haproxy.capabilities import Capabilities, parse_capabilities
 from kakuremichi.dataplane.haproxy.client import RuntimeClient
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server
 from kakuremichi.dataplane.haproxy.files import Layout
@@ -25,6 +27,14 @@ from kakuremichi.dataplane.haproxy.reconcile import Reconciler
 from kakuremichi.model.ids import ServiceId
 
 LOOPBACK = ip_address("127.0.0.1")
+
+
+@functools.cache
+def installed() -> Capabilities:
+    """Of the HAProxy that all tests run: the first one on PATH."""
+    program = launch.find_program()
+    assert program is not None, "haproxy is not on PATH"
+    return parse_capabilities(subprocess.run([program, "-vv"], capture_output=True, text=True, check=True).stdout)
 
 
 @dataclass
@@ -49,7 +59,10 @@ class Gateway:
         return int(self.binds[0].rpartition(":")[2])
 
     def another_reconciler(self) -> Reconciler:
-        return Reconciler(Haproxy(self.layout), self.frontend, self.layout, pool_size=self.pool_size, tcp_pool_size=2)
+        return Reconciler(
+            Haproxy(self.layout), self.frontend, self.layout, pool_size=self.pool_size, tcp_pool_size=2,
+            capabilities=installed(),
+        )  # fmt: skip
 
     def start_holder(self, *arguments: str) -> None:
         binds = ["--grace", "0.2", *(word for bind in self.binds for word in ("--bind", bind))]
@@ -68,12 +81,12 @@ class Gateway:
             self.holder = None
 
     async def processes(self) -> tuple[int, int]:
-        """(master, worker) once both answer."""
+        """(master, worker) once both answer. After a refused reload HAProxy 3.1 calls the worker an old one."""
         while True:
             with suppress(Exception):
                 reply = await RuntimeClient(self.layout.master_socket).ask_master(("show", "proc"))
                 master = re.search(r"^(\d+)\s+master", reply, re.MULTILINE)
-                worker = re.search(r"^# workers\s*(\d+)\s+worker\s", reply, re.MULTILINE)
+                worker = re.search(r"^# (?:old )?workers\s+(\d+)\s+worker\s", reply, re.MULTILINE)
                 running = await Haproxy(self.layout).running()
                 if master and worker and running.pid == int(worker[1]):
                     return int(master[1]), int(worker[1])

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 from kakuremichi.lab.internet import Lab
 from support import visits
+from support.beside import Beside
 
 GIB = 1 << 30
 _PIECE = 1 << 18
@@ -108,25 +108,14 @@ def tcp_upload(lab: Lab, gateway: str, port: int, count: int, rate: float) -> Tr
     return Transfer(count, rate, work)
 
 
-class Visitors:
+class Visitors(Beside):
     """New connections one after the other, round and round over `visits`, each of which raises when it fails."""
 
     def __init__(self, rounds: dict[str, Callable[[], object]], pause_s: float) -> None:
+        super().__init__()
         self.failures: list[str] = []
         self.count, self.slowest_s = 0, 0.0
         self._rounds, self._pause_s = rounds, pause_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -5,30 +5,25 @@ A veth pair without ARP stands for the tunnel: like WireGuard's, its ends know n
 """
 
 import asyncio
-import ctypes
 import json
-import os
 import socket
 import subprocess
-import uuid
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SocketKind
-from typing import TypeVar
 
 from kakuremichi.dataplane.nftables.device import NftTable
+from kakuremichi.lab import namespaces
+from support.hosts import Hosts
 
-T = TypeVar("T")
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside the namespaces only
 VISITOR, STRANGER = "198.51.100.10", "198.51.100.66"
 VISITOR6, STRANGER6 = "2001:db8::10", "2001:db8::66"
 PUBLIC, PUBLIC6 = "198.51.100.1", "2001:db8::1"
-AGENT, AGENT6, AGENT_B = IPv4Address("10.1.0.100"), IPv6Address("fd00:1::100"), "10.1.1.100"
-SLOT_ADDRESS, SLOT_ADDRESS6 = "10.1.0.7", "fd00:1::7"
-LAN_HOST = "192.168.7.20"
+AGENT, AGENT6, AGENT_B = IPv4Address("10.1.0.100"), IPv6Address("fd00:1::10.1.0.100"), "10.1.1.100"
+SLOT_ADDRESS, SLOT_ADDRESS6 = "10.1.0.7", "fd00:1::a01:7"
+LAN_HOST, LAN_HOST6 = "192.168.7.20", "fd00:7::20"
 IPV6_TRANSPARENT = 75  # linux/in6.h
 SILENCE_S = 0.4  # long enough for a packet through four namespaces of one machine
 
@@ -55,21 +50,27 @@ link set pub up
 link set wg addrgenmode none mtu 1420 arp off up
 route add 10.1.0.0/24 dev wg
 route add 10.1.1.0/24 dev wg
-route add fd00:1::/64 dev wg
+route add fd00:1::/96 dev wg
 """,
     "agent": f"""
 addr add {AGENT}/32 dev wg
-addr add {AGENT6}/128 dev wg nodad
+addr add {AGENT6}/120 dev wg nodad
 addr add 192.168.7.1/24 dev lan
+addr add fd00:7::1/64 dev lan nodad
 link set lan up
 link set wg addrgenmode none mtu 1420 arp off up
 route add 10.1.0.0/24 dev wg
 route add 10.1.1.0/24 dev wg
 route add 198.51.100.0/24 dev wg
-route add fd00:1::/64 dev wg
+route add local ::1/128 dev wg table local
 """,
     # Its default route leads to another router, which answers nobody.
-    "lan": f"addr add {LAN_HOST}/24 dev eth\nlink set eth up\nroute add default via 192.168.7.254\n",
+    "lan": f"""
+addr add {LAN_HOST}/24 dev eth
+addr add {LAN_HOST6}/64 dev eth nodad
+link set eth up
+route add default via 192.168.7.254
+""",
 }
 SYSCTLS = {
     "gw": ("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
@@ -77,51 +78,29 @@ SYSCTLS = {
 }
 
 
-class Net:
-    """Four namespaces. Sockets are made inside and then live there, whoever holds them."""
+class Net(Hosts):
+    """The four of them, joined."""
 
     def __init__(self) -> None:
-        self._prefix = f"kkn-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        super().__init__(*INSIDE)
         self.segments: list[int] = []  # sizes that accepted connections may send
-        self._names = {host: f"{self._prefix}-{host}" for host in INSIDE}
 
-    def up(self) -> None:
-        for name in self._names.values():
-            subprocess.run(["ip", "netns", "add", name], check=True)
-        self._ip(ADDRESSES.format(**self._names))
+    def lay(self) -> None:
+        namespaces.ip_batch(None, ADDRESSES.format(**self.names).splitlines())
         for host, lines in INSIDE.items():
-            self._ip("link set lo up\n" + lines, "-n", self._names[host])
-        for host, names in SYSCTLS.items():
-            for name in names:
-                self.inside(host, lambda name=name: Path("/proc/sys/net", name).write_text("1"))  # type: ignore[misc]
+            self.ip(host, lines)
+        for host, keys in SYSCTLS.items():
+            for key in keys:
+                namespaces.write_sysctl(self.names[host], f"net/{key}", "1")
 
-    def down(self) -> None:
-        for name in self._names.values():
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-    def _ip(self, lines: str, *options: str) -> None:
-        subprocess.run(["ip", *options, "-batch", "-"], input=lines, text=True, check=True)
-
-    def ip(self, host: str, command: str) -> None:
-        self._ip(command, "-n", self._names[host])
+    def ip(self, host: str, commands: str) -> None:
+        namespaces.ip_batch(self.names[host], commands.splitlines())
 
     def netns(self, host: str) -> str:
-        return self._names[host]
+        return self.names[host]
 
     def nft(self, host: str) -> NftTable:
-        return NftTable("kk_real", command=("ip", "netns", "exec", self._names[host], "nft"))
-
-    def inside(self, host: str, action: Callable[[], T]) -> T:
-        """Run `action` in a thread of its own that has entered the host's namespace."""
-
-        def entered() -> T:
-            with Path("/run/netns", self._names[host]).open() as handle:
-                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), 0x40000000) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
-            return action()
-
-        with ThreadPoolExecutor(1) as threads:
-            return threads.submit(entered).result()
+        return NftTable("kk_real", command=("ip", "netns", "exec", self.names[host], "nft"))
 
     def bound(
         self, host: str, kind: SocketKind, address: str, port: int = 0, *, transparent: bool = False
@@ -138,13 +117,13 @@ class Net:
         return self.inside(host, make)
 
     def flush_chain(self, host: str, chain: str) -> None:
-        nft = ["ip", "netns", "exec", self._names[host], "nft"]
+        nft = ["ip", "netns", "exec", self.names[host], "nft"]
         subprocess.run([*nft, "flush", "chain", "inet", "kk_real", chain], check=True)
 
     def dropped(self, host: str, chain: str, rule: int | None = None) -> int:
         """Packets that the chain's drop rules, or this one, have counted."""
         listing = subprocess.run(
-            ["ip", "netns", "exec", self._names[host], "nft", "-j", "list", "chain", "inet", "kk_real", chain],
+            ["ip", "netns", "exec", self.names[host], "nft", "-j", "list", "chain", "inet", "kk_real", chain],
             check=True,
             capture_output=True,
         )

@@ -8,16 +8,22 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from kakuremichi.dataplane.haproxy.files import Layout
+from kakuremichi.dataplane.haproxy.listening import host_has_ipv6
 from kakuremichi.dataplane.haproxy.proxy import Haproxy
+from kakuremichi.dataplane.links.desired import LOOPBACK6
 from kakuremichi.dataplane.nftables.reader import parse_table
 from kakuremichi.dataplane.wireguard.userspace import UserspaceDevice
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, Fleet
+from kakuremichi.model.addresses import AGENT_HOST, tunnel_address6, tunnel_network6
 from kakuremichi.model.keys import key_text
+from kakuremichi.node.state import NodeState
 
 OUR_ROUTES = "107"  # the routing protocol number that marks them
+OWN_LOOPBACK = str(LOOPBACK6.network_address)  # an agent's route to its own ::1
 
 Door = tuple[str, str]  # (tcp or udp, port or range)
 
@@ -48,15 +54,42 @@ def wanted(fleet: Fleet) -> Truth:
     """As the portal's API tells it."""
     with fleet.api() as api:
         gateways, agents, services = (api.get(f"/{kind}")["items"] for kind in ("gateways", "agents", "services"))
-    subnets = {agent["name"]: agent["subnet"] for agent in agents}
-    hosts = {key: _servers(service, subnets) for service in services if (key := _carried(service))}
-    doors = dict(_public_door(service, subnets) for service in services if service["port"] and service["targets"])
-    agent_peers = {agent["public_key"]: frozenset({f"{_address(agent['subnet'], 100)}/32"}) for agent in agents}
-    truth = {gateway["name"]: NodeTruth(hosts, doors, agent_peers, frozenset(subnets.values())) for gateway in gateways}
+    network6 = _network6(fleet, agents)
+    at = {agent["name"]: _Addresses(agent["subnet"], network6) for agent in agents}
+    hosts = {key: _servers(service, at) for service in services if (key := _carried(service))}
+    doors = dict(_public_door(service, at) for service in services if service["port"] and service["targets"])
+    agent_peers = {agent["public_key"]: at[agent["name"]].allowed(AGENT_HOST) for agent in agents}
+    routes = frozenset(each.subnet for each in at.values()) | ({str(network6)} if network6 else set())
+    truth = {gateway["name"]: NodeTruth(hosts, doors, agent_peers, routes) for gateway in gateways}
     for agent in agents:
-        peers = {each["public_key"]: frozenset({f"{_address(agent['subnet'], each['slot'])}/32"}) for each in gateways}
-        truth[agent["name"]] = NodeTruth(doors=dict(_agent_doors(services, agent["name"])), peers=peers)
+        peers = {each["public_key"]: at[agent["name"]].allowed(each["slot"]) for each in gateways}
+        doors = dict(_agent_doors(services, agent["name"]))
+        truth[agent["name"]] = NodeTruth({}, doors, peers, frozenset({OWN_LOOPBACK} if network6 else ()))
     return truth
+
+
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """The addresses of one agent's subnet, of both families."""
+
+    subnet: str
+    network6: IPv6Network | None
+
+    def of(self, number: int, version: int = 4) -> str:
+        four = IPv4Network(self.subnet)[number]
+        return str(tunnel_address6(self.network6, four) if version == 6 and self.network6 else four)
+
+    def allowed(self, number: int) -> frozenset[str]:
+        """What a peer of this number may send from."""
+        six = {f"{self.of(number, 6)}/128"} if self.network6 else set()
+        return frozenset({f"{self.of(number)}/32"} | six)
+
+
+def _network6(fleet: Fleet, agents: Iterable[Mapping[str, Any]]) -> IPv6Network | None:
+    """The deployment's network; None where the kernel has no IPv6."""
+    states = (NodeState(fleet.node_host(agent["name"]).directory / "state") for agent in agents)
+    enrolled = next((enrolment for state in states if (enrolment := state.enrolment())), None)
+    return tunnel_network6(enrolled.deployment) if enrolled and host_has_ipv6() else None
 
 
 async def real(fleet: Fleet, names: Iterable[str]) -> Truth:
@@ -100,13 +133,22 @@ def _carried(service: Mapping[str, Any]) -> str:
     return f":{service['port']}" if single and service["targets"] else ""
 
 
-def _servers(service: Mapping[str, Any], subnets: Mapping[str, str]) -> frozenset[tuple[str, int]]:
-    return frozenset((_address(subnets[target["agent"]], 100), target["agent_port"]) for target in service["targets"])
+def _version(service: Mapping[str, Any]) -> int:
+    """The family that its targets have."""
+    asked = service.get("options", {}).get("upstream", {}).get("ipv6")
+    return 6 if asked or any(":" in target["address"] for target in service["targets"]) else 4
 
 
-def _public_door(service: Mapping[str, Any], subnets: Mapping[str, str]) -> tuple[Door, Behind]:
+def _servers(service: Mapping[str, Any], at: Mapping[str, _Addresses]) -> frozenset[tuple[str, int]]:
+    version = _version(service)
+    return frozenset(
+        (at[target["agent"]].of(AGENT_HOST, version), target["agent_port"]) for target in service["targets"]
+    )
+
+
+def _public_door(service: Mapping[str, Any], at: Mapping[str, _Addresses]) -> tuple[Door, Behind]:
     target = service["targets"][0]
-    address = _address(subnets[target["agent"]], 100)
+    address = at[target["agent"]].of(AGENT_HOST, _version(service))
     sources = frozenset(service["sources"]) or None
     if service["last_port"] > service["port"]:
         return (service["kind"], f"{service['port']}-{service['last_port']}"), Behind(address, 0, sources)
@@ -124,10 +166,6 @@ def _agent_doors(services: Iterable[Mapping[str, Any]], agent: str) -> Iterable[
                 yield (proto, ports), Behind(target["address"], 0 if span else target["port"])
 
 
-def _address(subnet: str, number: int) -> str:
-    return f"{subnet.rpartition('.')[0]}.{number}"
-
-
 async def _real_node(fleet: Fleet, name: str) -> NodeTruth:
     listing = await asyncio.to_thread(_nft_json, fleet, name)
     device = await UserspaceDevice(fleet.lab.namespace(name)).read()
@@ -137,8 +175,11 @@ async def _real_node(fleet: Fleet, name: str) -> NodeTruth:
     }
     layout = Layout(fleet.node_host(name).haproxy)
     hosts = await _real_hosts(layout) if layout.admin_socket.exists() else {}
-    listed = await asyncio.to_thread(fleet.lab.run, name, ["ip", "-j", "route", "show", "proto", OUR_ROUTES])
-    routes = frozenset(route["dst"] for route in json.loads(listed.stdout or "[]"))
+    routes = frozenset[str]()
+    for family in ("-4", "-6"):
+        shown = ["ip", "-j", family, "route", "show", "table", "all", "proto", OUR_ROUTES]
+        listed = await asyncio.to_thread(fleet.lab.run, name, shown)
+        routes |= {route["dst"] for route in json.loads(listed.stdout or "[]")}
     return NodeTruth(hosts, _real_doors(listing), peers, routes)
 
 
@@ -162,16 +203,21 @@ def _real_doors(listing: str) -> dict[Door, Behind]:
     by_container: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
     for (container, key), data in elements.items():
         by_container.setdefault(container, []).append((key, data))
-    targets = {key[0]: data for container in ("to4", "range4") for key, data in by_container.get(container, ())}
+    targets = {
+        (family, key[0]): data
+        for family, containers in (("ipv4", ("to4", "range4")), ("ipv6", ("to6", "range6")))
+        for container in containers
+        for key, data in by_container.get(container, ())
+    }
     allowed: dict[str, set[str]] = {}
     for (mark, network), _ in by_container.get("allow4", ()):
         allowed.setdefault(mark, set()).add(network if "/" in network else f"{network}/32")
     doors = {}
     for container in ("ports", "ranges"):
         for (family, proto, ports), (mark,) in by_container.get(container, ()):
-            if family != "ipv4" or mark not in targets:
+            if (family, mark) not in targets:
                 continue  # HAProxy carries it
-            address, *port = targets[mark]
+            address, *port = targets[family, mark]
             sources = frozenset(allowed[mark]) if mark in allowed else None
             doors[proto, ports] = Behind(address, int(port[0]) if port else 0, sources)
     return doors

@@ -70,7 +70,7 @@ def greeting(lab: Lab, address: str, port: int, *, source: str = "visitor") -> s
 def udp_echo(lab: Lab, address: str, port: int, *, source: str = "visitor", timeout: float = TIMEOUT_S) -> bool:
     """Whether a datagram comes back."""
     with lab.in_namespace(source):
-        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     with probe, suppress(OSError):
         probe.settimeout(timeout)
         probe.connect((address, port))

@@ -1,18 +1,18 @@
 """Writes at a steady rate beside a test, and what they allow the registry to say afterwards."""
 
 import random
-import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kakuremichi.fleet.api import Api, ApiError
 from kakuremichi.fleet.lab_fleet import Fleet
+from support.beside import Beside
 
 FIRST_PORT = 10000
 
 
-class Writer:
+class Writer(Beside):
     """Publishes, moves and unpublishes TCP services of its own, `rate` writes a second.
 
     `allowed` has for each name the public ports that may stand there (0: unpublished). A write that was answered
@@ -20,6 +20,7 @@ class Writer:
     """
 
     def __init__(self, fleet: Fleet, rate: float, seed: int) -> None:
+        super().__init__()
         self.allowed: dict[str, set[int]] = {}
         self.answered = self.unanswered = 0
         self.events: dict[int, str] = {}  # place in the log by the answer → the service it is about
@@ -28,18 +29,11 @@ class Writer:
         self._random = random.Random(seed)
         self._pause_s = 1 / rate
         self._ports = FIRST_PORT
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(kind, error, traceback)
         self._api.close()
 
     def faults(self, services: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[str]:

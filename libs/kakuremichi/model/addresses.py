@@ -1,5 +1,9 @@
-"""Addresses and networks of the plan: each agent has a /24, the agent is .100 in it, gateways are .1 to .99."""
+"""Addresses and networks of the plan: each agent has a /24, the agent is .100 in it, gateways are .1 to .99.
 
+Every IPv4 address in the tunnel has one of IPv6 beside it, which follows from it: see :func:`tunnel_address6`.
+"""
+
+import hashlib
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -9,6 +13,7 @@ IPNetwork = IPv4Network | IPv6Network
 AGENT_HOST = 100
 SLOTS = range(1, 100)
 SUBNET_PREFIX = 24
+SUBNET6_PREFIX = 120  # what an agent's /24 is in the deployment's IPv6 network
 WIREGUARD_PORT = 51820
 AGENT_PORTS = range(20000, 60000)
 _BROADCAST = IPv4Address("255.255.255.255")
@@ -86,3 +91,19 @@ def gateway_address(subnet: IPv4Network, slot: int) -> IPv4Address:
     if slot not in SLOTS:
         raise AddressRefusedError(f"slot {slot}: gateways have 1 to 99")
     return subnet[slot]
+
+
+def host_network(address: IPAddress) -> IPNetwork:
+    """The network that holds this address alone."""
+    return ip_network(address)
+
+
+def tunnel_network6(deployment: bytes) -> IPv6Network:
+    """The /96 that holds every IPv6 address in the tunnels of this deployment: a ULA of RFC 4193, made of its id."""
+    global_id = hashlib.sha256(b"kakuremichi tunnel " + deployment).digest()[:5]
+    return IPv6Network((b"\xfd" + global_id + bytes(10), 96))
+
+
+def tunnel_address6(network: IPv6Network, address: IPv4Address) -> IPv6Address:
+    """The IPv6 address beside this IPv4 one of the tunnel: the same 32 bits at the end of the deployment's /96."""
+    return network[int(address)]

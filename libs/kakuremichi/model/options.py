@@ -97,6 +97,9 @@ class Upstream(Part, frozen=True, kw_only=True):
     proxy_protocol: Annotated[
         Literal[0, 1, 2], Meta(description="tcp, http: tell the target the visitor's address by PROXY protocol.")
     ] = 0
+    ipv6: Annotated[
+        bool, Meta(description="The target's name is resolved to IPv6. An IPv6 address needs no such word.")
+    ] = False
 
 
 class Options(Part, frozen=True, kw_only=True):
@@ -145,9 +148,10 @@ def check_options(kind: str, path: str, options: Options) -> None:
         raise OptionRefusedError(
             "options.limits.body", f"bodies and responses are of http services, this one is {kind}"
         )
-    if options.upstream != Upstream(proxy_protocol=options.upstream.proxy_protocol):
+    upstream = options.upstream
+    if upstream != Upstream(proxy_protocol=upstream.proxy_protocol, ipv6=upstream.ipv6):
         raise OptionRefusedError(
-            "options.upstream", f"{kind} is carried as it is; only proxy_protocol can be asked for"
+            "options.upstream", f"{kind} is carried as it is; only proxy_protocol and ipv6 can be asked for"
         )
     if kind != "tcp" and options.upstream.proxy_protocol:
         raise OptionRefusedError("options.upstream.proxy_protocol", "needs a stream, tcp or http")

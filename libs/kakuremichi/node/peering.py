@@ -113,7 +113,7 @@ class RouteSection:
     kind: str
     link: LinkDevice
     route_of: Callable[[NodeId], IPNetwork | None]
-    base: Callable[[], LinkState]  # alias, addresses; without the routes
+    base: Callable[[], LinkState]  # alias, addresses, and the routes that are nobody's in particular
     _given: dict[NodeId, IPNetwork] = field(default_factory=dict)
 
     async def bring(self, nodes: Iterable[NodeId]) -> Errors:
@@ -133,7 +133,7 @@ class RouteSection:
     async def whole(self, nodes: Iterable[NodeId]) -> Errors:
         wanted = {node: network for node in nodes if (network := self.route_of(node)) is not None}
         base = self.base()
-        desired = LinkState(base.alias, base.up, base.mtu, base.addresses, frozenset(wanted.values()))
+        desired = LinkState(base.alias, base.up, base.mtu, base.addresses, base.routes | frozenset(wanted.values()))
         try:
             outcomes = await reconcile(desired, self.link)
         except LinkError as error:

@@ -1,7 +1,8 @@
 """The node's one worker: takes what the feeds changed, makes it true section by section, says what became of it.
 
 Everything that came while a pass ran is the next pass, so a busy node coalesces by itself and an idle one
-does not wait.
+does not wait. Under a stream of changes passes keep a distance: most of what one costs, a conversation with HAProxy,
+an `nft`, a report, it costs once, whether it brings one change or ten.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ _propagator = TraceContextTextMapPropagator()
 
 FULL_COMPARE_S = 600.0
 RETRY_S = (0.5, 60.0)
+REST_S = 0.05  # between two passes; reports keep a longer one, so nobody learns of it later
 MOST_TIMINGS = 32  # in a report
 EVERYTHING = "*"  # the key of an error that concerns a whole section
 
@@ -76,6 +78,7 @@ class Worker:
         self._errors: dict[Key, str] = {}
         self._cursors: dict[str, int] = {}
         self._failures = 0
+        self._rested_at = 0.0  # of the event loop's clock
         self._wake = asyncio.Event()
 
     def take(self, applied: Applied) -> None:
@@ -106,7 +109,9 @@ class Worker:
                     timer.cancel()
                     timer = loop.call_later(FULL_COMPARE_S * random.uniform(0.8, 1.2), self.compare_everything)
                 if (self._todo or self._whole or self._retry) and self._ready():
+                    await asyncio.sleep(self._rested_at - loop.time())
                     await self._pass()
+                    self._rested_at = loop.time() + REST_S
         finally:
             timer.cancel()
             stopper.cancel()

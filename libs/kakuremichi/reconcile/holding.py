@@ -43,6 +43,7 @@ class Holding:
     withheld: dict[Key, Held] = field(default_factory=dict)  # gone by a snapshot, kept until confirmed
     withheld_since: float | None = None
     total: int = 0  # sum of the digests of the live items
+    _unknown: dict[Key, str] = field(default_factory=dict)  # tags of the live records that this program does not know
 
     def desired(self, key: Key) -> AnyRecord | None:
         held = self.live.get(key) or self.withheld.get(key)
@@ -50,7 +51,7 @@ class Holding:
 
     def unsupported(self) -> tuple[str, ...]:
         """The tags among the live records that this program does not know."""
-        return tuple(sorted({held.record.tag for held in self.live.values() if isinstance(held.record, UnknownRecord)}))
+        return tuple(sorted(set(self._unknown.values())))
 
     def records(self) -> Iterable[tuple[Key, AnyRecord]]:
         """All desired records, the withheld ones included."""
@@ -83,6 +84,7 @@ class Holding:
         revoked = {held.record.node_id for held in fresh.values() if isinstance(held.record, Revocation)}
         loose = {key: held for key, held in removed.items() if key[1] not in revoked}
         self.live = dict(fresh)
+        self._unknown = {key: held.record.tag for key, held in fresh.items() if isinstance(held.record, UnknownRecord)}
         self.total = sum(int.from_bytes(held.digest, "big") for held in fresh.values()) % MODULUS
         self.cursor = Cursor(head.log_id, head.feed_seq, head.hash)
         if len(loose) > MASS_COUNT and len(loose) > MASS_SHARE * before:
@@ -125,10 +127,13 @@ class Holding:
     def _hold(self, key: Key, held: Held) -> None:
         self._forget(key)
         self.live[key] = held
+        if isinstance(held.record, UnknownRecord):
+            self._unknown[key] = held.record.tag
         self.total = (self.total + int.from_bytes(held.digest, "big")) % MODULUS
 
     def _forget(self, key: Key) -> None:
         old = self.live.pop(key, None)
+        self._unknown.pop(key, None)
         if old is not None:
             self.total = (self.total - int.from_bytes(old.digest, "big")) % MODULUS
 

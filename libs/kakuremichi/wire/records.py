@@ -18,6 +18,7 @@ from kakuremichi.wire.signing import Signed
 Proto = Literal["tcp", "udp"]
 Kind = Literal["http", "tls", "tcp", "udp"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+IPV6_OF_NAME = "::"  # as a target's address beside its name: the site's resolver is asked for IPv6
 
 
 class Record(Struct, frozen=True, kw_only=True, array_like=True):
@@ -81,7 +82,7 @@ class Target(Record, frozen=True, kw_only=True, tag="target.v1"):
     proto: Proto
     agent_port: Port  # first of a range; a range keeps its numbers
     agent_last_port: Port
-    address: str  # literal address; "" if `name` is to be resolved at the site
+    address: str  # literal address; "" if `name` is to be resolved at the site, IPV6_OF_NAME if to IPv6
     name: str
     port: Port
     check: str = ""

@@ -2,21 +2,29 @@
 
 from contextlib import AsyncExitStack
 from functools import partial
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 from pathlib import Path
 
 import click
 import structlog
 
-from kakuremichi.dataplane.links.desired import LinkState
+from kakuremichi.dataplane.links.desired import LOOPBACK6, IPInterface, LinkState
 from kakuremichi.dataplane.links.kernel import KernelLink
-from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
+from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface, without_ipv6
 from kakuremichi.dataplane.nftables.device import NftTable
 from kakuremichi.dataplane.nftables.reconcile import Reconciler
 from kakuremichi.dataplane.wireguard.desired import Peer
 from kakuremichi.dataplane.wireguard.engine import old_wireguard_go, open_device
 from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
-from kakuremichi.model.addresses import IPNetwork, agent_address, parse_network
+from kakuremichi.model.addresses import (
+    SUBNET6_PREFIX,
+    IPNetwork,
+    agent_address,
+    host_network,
+    parse_network,
+    tunnel_address6,
+    tunnel_network6,
+)
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
@@ -61,11 +69,16 @@ async def main(options: NodeOptions, allow_file: Path | None, *, manage_firewall
         link = await stack.enter_async_context(KernelLink(options.interface))
         sysctls = FORWARDING | per_interface(options.interface, route_localnet="1", rp_filter="2")
         warnings = [(setting.name, setting.error) for setting in ensure(sysctls) if setting.error]
+        if lacks := without_ipv6(options.interface):
+            warnings.append(("ipv6", lacks))
         if slow := await old_wireguard_go(options.interface):
             warnings.append(("engine", slow))
         feeds = station.open_feeds((subjects.fleet_feed(node.pool), subjects.agent_feed(node.node_id)))
-        allow = _allow(allow_file, networks, subnet)
-        model = AgentModel(station.verifier, node.pool, subnet, allow, epochs=station.epochs.epochs)
+        tunnel6 = tunnel_network6(enrolment.deployment)
+        allow = _allow(allow_file, networks, subnet, tunnel6)
+        model = AgentModel(
+            station.verifier, node.pool, subnet, allow, None if lacks else tunnel6, epochs=station.epochs.epochs
+        )
         agent = _sections(model, feeds.holdings, PeerReconciler(device), link, station.alias)
         agent.direct = station.direct
         gateways = station.direct_peers("gateway", agent.listed, model.check)
@@ -91,18 +104,23 @@ def _sections(
     model: AgentModel, holdings: tuple[Holding, ...], peers: PeerReconciler, link: KernelLink, alias: str
 ) -> Agent:
     address = agent_address(model.subnet)
+    address6 = tunnel_address6(model.tunnel6, address) if model.tunnel6 is not None else None
 
     def peer_of(gateway: NodeId) -> Peer | None:
         facts = model.gateways.get(gateway)
         if facts is None:
             return None
-        allowed: frozenset[IPNetwork] = frozenset({IPv4Network(facts.address)})
+        allowed = frozenset(map(host_network, facts.addresses))
         return Peer(facts.public_key, allowed, facts.endpoint, KEEPALIVE_S)
 
     def base() -> LinkState:
-        return LinkState(alias, addresses=frozenset({IPv4Interface(f"{address}/{model.subnet.prefixlen}")}))
+        addresses: set[IPInterface] = {IPv4Interface((address, model.subnet.prefixlen))}
+        if address6 is None:
+            return LinkState(alias, addresses=frozenset(addresses))
+        addresses.add(IPv6Interface((address6, SUBNET6_PREFIX)))
+        return LinkState(alias, addresses=frozenset(addresses), routes=frozenset({LOOPBACK6}))
 
-    targets = TargetSection(model, Reconciler(NftTable()), link.name, address)
+    targets = TargetSection(model, Reconciler(NftTable()), link.name, address, address6)
     return Agent(
         model,
         holdings,
@@ -112,10 +130,10 @@ def _sections(
     )
 
 
-def _allow(file: Path | None, networks: list[str], subnet: IPv4Network) -> Allow:
+def _allow(file: Path | None, networks: list[str], *tunnel: IPNetwork) -> Allow:
     if file is not None:
-        return read_allow(file.read_text(), subnet)
-    return default_allow([parse_network(text) for text in networks], subnet)
+        return read_allow(file.read_text(), *tunnel)
+    return default_allow([parse_network(text) for text in networks], *tunnel)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Allow:
     rules: tuple[Rule, ...]
-    tunnel: IPNetwork
+    tunnel: tuple[IPNetwork, ...]  # the agent's own subnet, and the deployment's IPv6 network
 
     def check(self, target_id: str, proto: str, address: IPAddress, port: int, last_port: int = 0) -> None:
         """:class:`NotAllowedError` unless one rule permits all of the target and nothing forbids it for ever.
@@ -52,7 +52,7 @@ class Allow:
             raise NotAllowedError(
                 f"target {target_id}: {address} is link-local, multicast, metadata or no host; never published"
             )
-        if address.version == self.tunnel.version and address in self.tunnel:
+        if any(address.version == network.version and address in network for network in self.tunnel):
             raise NotAllowedError(f"target {target_id}: {address} is inside the tunnel, it would lead back to itself")
         if not any(rule.permits(proto, address, port, last_port) for rule in self.rules):
             ports = str(port) if last_port == port else f"{port}-{last_port}"
@@ -61,11 +61,11 @@ class Allow:
             )
 
 
-def default_allow(interfaces: Iterable[IPNetwork], tunnel: IPNetwork) -> Allow:
+def default_allow(interfaces: Iterable[IPNetwork], *tunnel: IPNetwork) -> Allow:
     return Allow(tuple(Rule(network) for network in (*LOOPBACK, *interfaces)), tunnel)
 
 
-def read_allow(text: str, tunnel: IPNetwork) -> Allow:
+def read_allow(text: str, *tunnel: IPNetwork) -> Allow:
     """The rules of an allow file; every fault is reported with its line number."""
     rules, faults = [], []
     for number, line in enumerate(text.splitlines(), start=1):

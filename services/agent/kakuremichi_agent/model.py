@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kakuremichi.model.addresses import (
     AddressRefusedError,
@@ -11,6 +11,7 @@ from kakuremichi.model.addresses import (
     gateway_address,
     parse_address,
     parse_endpoint,
+    tunnel_address6,
 )
 from kakuremichi.model.ids import NodeId, PoolName
 from kakuremichi.model.keys import PublicKey
@@ -19,7 +20,7 @@ from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError, Verifier
 from kakuremichi.wire.codec import WireError
 from kakuremichi.wire.identity import Announcement
-from kakuremichi.wire.records import AgentPeer, AnyRecord, GatewayPeer, Revocation, Target
+from kakuremichi.wire.records import IPV6_OF_NAME, AgentPeer, AnyRecord, GatewayPeer, Revocation, Target
 from kakuremichi_agent.allow import Allow, NotAllowedError
 from kakuremichi_agent.names import NameBook
 
@@ -37,6 +38,11 @@ class GatewayFacts:
     public_key: PublicKey
     endpoint: Endpoint
     epoch: int
+    address6: IPv6Address | None = None
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,8 @@ class Dirty:
     gateways: set[NodeId] = field(default_factory=set)
     targets: set[str] = field(default_factory=set)
     errors: dict[Key, str] = field(default_factory=dict)
-    cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # gateways that are gone or revoked, where they were
+    # Gateways that are gone or revoked, where they were.
+    cut: dict[NodeId, tuple[IPAddress, ...]] = field(default_factory=dict)
 
     @property
     def scope(self) -> frozenset[Key]:
@@ -70,6 +77,7 @@ class AgentModel:
     pool: PoolName
     subnet: IPv4Network
     allow: Allow
+    tunnel6: IPv6Network | None = None  # the deployment's; None on a host without IPv6
     gateways: dict[NodeId, GatewayFacts] = field(default_factory=dict)
     targets: dict[str, TargetFacts] = field(default_factory=dict)
     epochs: Epochs = field(default_factory=Epochs)  # outlives the process: the node keeps it on disk
@@ -109,7 +117,7 @@ class AgentModel:
     def _cut_gateway(self, node: NodeId, dirty: Dirty) -> None:
         held = self.gateways.pop(node, None)
         if held is not None:
-            dirty.cut[node] = held.address
+            dirty.cut[node] = held.addresses
             dirty.gateways.add(node)
 
     def check(self, record: AgentPeer | GatewayPeer) -> None:
@@ -134,7 +142,9 @@ class AgentModel:
         for other in self.gateways.values():
             if other.node_id != node and (other.address == address or other.public_key == said.public_key):
                 raise RecordRefusedError(f"gateway-peer {node}: its slot or key is that of {other.node_id}")
-        return GatewayFacts(node, address, said.public_key, parse_endpoint(said.endpoints[0]), said.epoch), said
+        address6 = tunnel_address6(self.tunnel6, address) if self.tunnel6 is not None else None
+        endpoint = parse_endpoint(said.endpoints[0])
+        return GatewayFacts(node, address, said.public_key, endpoint, said.epoch, address6), said
 
     def _take_target(self, key: Key, name: str, record: AnyRecord | None, dirty: Dirty) -> None:
         dirty.targets.add(name)
@@ -159,6 +169,7 @@ class AgentModel:
         answer = self.names.answers.get(record.name, ())
         if not answer:
             raise RecordRefusedError(f"target {record.target_id}: {record.name}: {failure or 'is being resolved'}")
+        answer = _of_family(record, answer)
         address = held.address if held is not None and held.name == record.name else None
         facts, refusal = self._first_allowed(record, sorted(answer, key=lambda each: each != address))
         if facts is None and address is not None:
@@ -202,3 +213,15 @@ class AgentModel:
         held = self.gateways.get(record.node_id)
         if held is not None and held.epoch <= record.epoch:
             self._cut_gateway(record.node_id, dirty)
+
+
+def _of_family(record: Target, answer: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+    """The addresses of the family that the service asks for: gateways know it by the service, not by the name."""
+    version = 6 if record.address == IPV6_OF_NAME else 4
+    fitting = tuple(address for address in answer if address.version == version)
+    if fitting:
+        return fitting
+    has, way = ("IPv4", "without") if version == 6 else ("IPv6", "with")
+    raise RecordRefusedError(
+        f"target {record.target_id}: {record.name}: has {has} only; it is taken {way} the option upstream.ipv6"
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from kakuremichi.dataplane.nftables import conntrack
 from kakuremichi.dataplane.nftables.agent import (
@@ -16,6 +16,7 @@ from kakuremichi.dataplane.nftables.elements import TABLE_WIDE, Elements, ItemRe
 from kakuremichi.dataplane.nftables.errors import TableError
 from kakuremichi.dataplane.nftables.marks import Proto, target_number
 from kakuremichi.dataplane.nftables.reconcile import Reconciler, Report
+from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
@@ -36,8 +37,9 @@ class TargetSection:
     reconciler: Reconciler
     interface: str
     address: IPv4Address
+    address6: IPv6Address | None = None  # None: the host has no IPv6
     flush: Callable[[Iterable[int]], Awaitable[None]] = conntrack.flush_all  # ends flows by their mark
-    flush_from: Callable[[Iterable[IPv4Address]], Awaitable[None]] = conntrack.flush_from  # and by who opened them
+    flush_from: Callable[[Iterable[IPAddress]], Awaitable[None]] = conntrack.flush_from  # and by who opened them
     _numbers: dict[str, int] = field(default_factory=dict)
 
     async def change(self, targets: Iterable[str], *, gateways: bool) -> Errors:
@@ -63,6 +65,7 @@ class TargetSection:
             self.interface,
             self.address,
             self._gateways(),
+            self.address6,
             targets={_place(facts): Target(facts.address, facts.port) for facts in self.model.targets.values()},
         )
         self._numbers = {name: _number(facts) for name, facts in self.model.targets.items()}
@@ -80,15 +83,15 @@ class TargetSection:
         if facts is None:
             self._numbers.pop(name, None)
             return items
-        table = AgentTable(self.interface, self.address, frozenset())
+        table = AgentTable(self.interface, self.address, frozenset(), self.address6)
         proto, ports = _place(facts)
         # May be refused: then what was there before stays known, so that it can still be taken away.
         items[_number(facts)] = agent_elements(table, proto, ports, Target(facts.address, facts.port))
         self._numbers[name] = _number(facts)
         return items
 
-    def _gateways(self) -> frozenset[IPv4Address]:
-        return frozenset(facts.address for facts in self.model.gateways.values())
+    def _gateways(self) -> frozenset[IPAddress]:
+        return frozenset(address for facts in self.model.gateways.values() for address in facts.addresses)
 
     async def _settle(self, report: Report) -> Errors:
         await self.flush(report.flush)
@@ -109,7 +112,7 @@ class Agent:
     routes: RouteSection
     targets: TargetSection
     direct: DirectRecords = field(default_factory=DirectRecords)
-    _to_cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # until its flows are forgotten
+    _to_cut: dict[NodeId, tuple[IPAddress, ...]] = field(default_factory=dict)  # until its flows are forgotten
 
     def plan(self, keys: frozenset[Key]) -> Plan:
         dirty = self.model.take((key, self.direct.prefer(key, self.listed(key))) for key in sorted(keys))
@@ -157,7 +160,7 @@ class Agent:
         """Forget the flows of gateways that are gone."""
         todo = dict(self._to_cut)
         try:
-            await self.targets.flush_from(todo.values())
+            await self.targets.flush_from([address for addresses in todo.values() for address in addresses])
         except TableError as error:
             return {("gateway-peer", str(node)): str(error) for node in todo}
         self._to_cut = {node: at for node, at in self._to_cut.items() if node not in todo}

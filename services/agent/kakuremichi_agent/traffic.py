@@ -50,7 +50,8 @@ class AgentTraffic:
         version = address.version if address is not None else 4
         tunnel, mark = host.named(self.interface), mark_of(target_number(proto, agent_port))
         out = None if local or address is None else host.way_to(address)
-        sources = [gateway.address for gateway in self.model.gateways.values()] if version == 4 else []
+        known = [address for gateway in self.model.gateways.values() for address in gateway.addresses]
+        sources = [each for each in known if each.version == version]
         ways = []
         for source in sources or (None,):
             there = Packet(

@@ -1,6 +1,6 @@
 """An agent speaks to certified gateways only and publishes only what its site permits."""
 
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
@@ -12,6 +12,7 @@ from support.feedmaker import verifier
 from support.people import MAIN, Person, target_record
 
 TUNNEL = ip_network("10.9.0.0/24")
+TUNNEL6 = IPv6Network("fd00:1::/96")
 LAN = ip_network("192.168.2.0/24")
 GW1 = Person("gw1", role="gateway", slot=1, endpoint="203.0.113.1:51820")
 
@@ -100,6 +101,42 @@ def test_a_gateway_that_is_revoked_or_gone_is_cut_where_it_was(model: AgentModel
     revoked = model.take([(("revocation", "gw1"), Revocation(node_id=GW1.node_id, epoch=1))])
     gone = model.take([(("gateway-peer", "gw2"), None)])
 
-    assert revoked.cut == {GW1.node_id: IPv4Address("10.9.0.1")}
-    assert gone.cut == {other.node_id: IPv4Address("10.9.0.2")}
+    assert revoked.cut == {GW1.node_id: (IPv4Address("10.9.0.1"),)}
+    assert gone.cut == {other.node_id: (IPv4Address("10.9.0.2"),)}
     assert not model.gateways
+
+
+def test_a_gateway_has_an_ipv6_address_beside_its_own_and_is_cut_at_both(model: AgentModel) -> None:
+    model.tunnel6 = TUNNEL6
+    model.take([(("gateway-peer", "gw1"), GW1.gateway_peer())])
+
+    gone = model.take([(("gateway-peer", "gw1"), None)])
+
+    assert gone.cut == {GW1.node_id: (IPv4Address("10.9.0.1"), IPv6Address("fd00:1::10.9.0.1"))}
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("fe80::1", "never published"),
+        ("ff02::1", "never published"),
+        ("fd00:ec2::254", "never published"),
+        ("fd00:1::10.9.0.1", "inside the tunnel"),
+        ("fd00:1::10.77.0.100", "inside the tunnel"),
+        ("2001:db8::1", "does not permit 2001:db8::1 port 80/tcp"),
+    ],
+)
+def test_the_sites_word_counts_for_ipv6_too(model: AgentModel, address: str, reason: str) -> None:
+    model.allow = default_allow([LAN, ip_network("fd00::/8")], TUNNEL, TUNNEL6)
+
+    assert reason in model.take([(("target", "t"), target_record("t", address=address))]).errors["target", "t"]
+    for allowed in ("::1", "fd00:2::1"):
+        assert not model.take([(("target", "t"), target_record("t", address=allowed))]).errors
+
+
+def test_a_line_of_the_allow_file_may_name_an_ipv6_network(model: AgentModel) -> None:
+    model.allow = read_allow("2001:db8:5::/48 80 tcp\n", TUNNEL, TUNNEL6)
+
+    assert not model.take([(("target", "t"), target_record("t", address="2001:db8:5::1"))]).errors
+    for address, port in (("2001:db8:5::1", 81), ("2001:db8:6::1", 80), ("::1", 80)):
+        assert model.take([(("target", "t"), target_record("t", port, address))]).errors

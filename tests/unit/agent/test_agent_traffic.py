@@ -1,5 +1,6 @@
 """Which packets an agent's targets live by, for the firewalls of other programs to be judged by."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import cast
 
@@ -66,6 +67,11 @@ def test_an_ipv6_target_is_judged_by_its_own_family() -> None:
     facts = target("fd00:5::1")
     there = traffic(facts).flows(facts, HOST)[0].ways[0][0]
     assert (there.version, there.saddr, there.daddr) == (6, None, IPv6Address("fd00:5::1"))
+    with_ipv6 = traffic(facts)
+    known = with_ipv6.model.gateways[NodeId("gw1")]
+    beside = IPv6Address("fd00:1::10.1.0.1")
+    with_ipv6.model.gateways[NodeId("gw1")] = replace(known, address6=beside)
+    assert [ways[0].saddr for ways in with_ipv6.flows(facts, HOST)[0].ways] == [beside]
 
 
 def test_every_target_is_asked_about_under_its_key() -> None:

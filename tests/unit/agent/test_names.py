@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kakuremichi.model.addresses import IPAddress
 from kakuremichi.reconcile.holding import Key
-from kakuremichi.wire.records import Target
+from kakuremichi.wire.records import IPV6_OF_NAME, Target
 from kakuremichi_agent.allow import default_allow
 from kakuremichi_agent.model import AgentModel
 from kakuremichi_agent.names import NameBook, Resolver, ask_the_system
@@ -267,3 +267,33 @@ def test_a_book_knows_only_what_somebody_wants_and_a_failure_forgets_no_answer(h
         assert book.answers.keys() | book.failures.keys() <= wanted
         assert {name for name in before if name not in book.answers} <= before.keys() - wanted
         assert all(book.keys(name) for name in wanted)
+
+
+def to_ipv6() -> Target:
+    record = named()
+    return Target(**{name: getattr(record, name) for name in record.__struct_fields__} | {"address": IPV6_OF_NAME})
+
+
+async def test_a_name_stands_for_one_family_whatever_else_its_resolver_says(site: Site) -> None:
+    site.model.allow = default_allow([LAN, ip_network("fd00:2::/64")], TUNNEL)
+    site.zone["db.lan"] = addresses("fd00:2::5", "192.168.2.5")
+
+    site.take(named())
+    assert await site.ask(named()) == ""
+    assert site.at == "192.168.2.5"
+    assert site.take(to_ipv6()) == ""
+    assert site.at == "fd00:2::5"
+
+
+@pytest.mark.parametrize(("record", "has"), [(named(), "fd00:2::5"), (to_ipv6(), "192.168.2.5")])
+async def test_a_name_without_an_address_of_the_family_says_how_it_is_taken(
+    site: Site, record: Target, has: str
+) -> None:
+    site.zone["db.lan"] = addresses(has)
+    site.take(record)
+
+    said = await site.ask(record)
+
+    way = "IPv6 only; it is taken with" if ":" in has else "IPv4 only; it is taken without"
+    assert said == f"target t: db.lan: has {way} the option upstream.ipv6"
+    assert site.at == ""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from kakuremichi.dataplane.haproxy import reconcile, reloading
 from kakuremichi.dataplane.haproxy.desired import HttpService, RouteState, ServiceState
 from kakuremichi.dataplane.haproxy.diff import ActualServer, AddServer, RemoveServer, Route, SetMap
 from kakuremichi.dataplane.haproxy.memory import MemoryProxy
+from kakuremichi.dataplane.haproxy.proxy import Outcome
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler
 from kakuremichi.dataplane.haproxy.rendering import parse_maps
 from kakuremichi.model.ids import ServiceId
@@ -30,6 +32,29 @@ async def test_files_are_there_before_haproxy_and_it_starts_with_everything() ->
     proxy, _ = await running_with(service("a", server("t")), service("b"))
 
     assert await served(proxy) == {"a.test": ("a", frozenset({"t"})), "b.test": ("b", frozenset())}
+
+
+async def test_changes_at_the_same_time_share_a_conversation_and_each_hears_its_own_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy, reconciler = await running_with(service("a", server("t")), service("b", server("t")))
+    proxy.failing = {AddServer(1, server("u", 2)): "no file descriptor left"}
+    conversations = 0
+    change = proxy.change
+
+    async def counted(*args: Any) -> tuple[Outcome, ...]:
+        nonlocal conversations
+        conversations += 1
+        return await change(*args)
+
+    monkeypatch.setattr(proxy, "change", counted)
+    reports = await asyncio.gather(
+        reconciler.put(service("b", server("u", 2))), reconciler.put(service("c")), reconciler.remove(ServiceId("a"))
+    )
+
+    assert [report.errors for report in reports] == [("b: AddServer: no file descriptor left",), (), ()]
+    assert set(await served(proxy)) == {"b.test", "c.test"}
+    assert conversations == 1
 
 
 async def test_a_change_touches_only_its_service() -> None:

@@ -9,7 +9,7 @@ import pytest
 from kakuremichi.dataplane.haproxy import reloading
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler
-from kakuremichi.dataplane.haproxy.reloading import SharedReload
+from kakuremichi.dataplane.haproxy.reloading import Shared
 from kakuremichi.dataplane.haproxy.report import Report
 from kakuremichi.model.ids import ServiceId
 from support.haproxy_memory import LAYOUT, closed, running_with, served, server, service
@@ -114,7 +114,7 @@ async def test_who_asks_while_a_reload_runs_gets_the_next_one() -> None:
         await go.wait()
         return Report(reloaded=True)
 
-    shared = SharedReload(perform)
+    shared = Shared(perform)
     first = asyncio.create_task(shared.done(shared.ask()))
     await started.wait()
     late = [asyncio.create_task(shared.done(shared.ask())) for _ in range(3)]
@@ -135,7 +135,7 @@ async def test_who_leads_may_give_up_and_the_others_are_served() -> None:
         await go.wait()
         return Report(reloaded=True)
 
-    shared = SharedReload(perform)
+    shared = Shared(perform)
     first, second = (asyncio.create_task(shared.done(shared.ask())) for _ in range(2))
     await started.wait()
     first.cancel()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kakuremichi.dataplane.haproxy.capabilities import OLDEST, Capabilities, parse_capabilities, probe
-from kakuremichi.dataplane.haproxy.config import Settings
+from kakuremichi.dataplane.haproxy.config import Settings, render_config
 from kakuremichi.dataplane.haproxy.desired import Frontend, HttpService, Server, ServiceRefusedError, TcpService
 from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.dataplane.haproxy.naming import RouteMap, backend_name, key_in, parse_backend, place
@@ -266,12 +266,24 @@ class TestCapabilities:
         assert await probe(run_dir / "nothing") == OLDEST
 
     def test_http3_is_offered_only_by_a_haproxy_that_has_it(self) -> None:
-        frontend = Frontend(tls=("TLS",), crt_list=Path("/crt"), http3=True)
+        everywhere = parse_address("0.0.0.0"), parse_address("::")  # noqa: S104
+        frontend = Frontend(tls=("TLS",), crt_list=Path("/crt"), http3=everywhere)
 
         assert "quic" not in visitor_frontend(frontend, LAYOUT, OLDEST)
         offered = visitor_frontend(frontend, LAYOUT, Capabilities((3, 0), quic=True))
         assert "  bind quic4@0.0.0.0:443 ssl crt-list /crt strict-sni alpn h3\n" in offered
+        assert "  bind quic6@[::]:443 ssl crt-list /crt strict-sni alpn h3\n" in offered
         assert "alt-svc" in offered
+
+    def test_a_haproxy_on_a_plain_openssl_is_told_that_http3_is_meant(self) -> None:
+        frontend = Frontend(tls=("TLS",), crt_list=Path("/crt"), http3=(parse_address("::"),))
+        for found, said in (
+            (Capabilities((3, 0), quic=True, quic_compat=True), True),
+            (Capabilities((3, 0), quic=True), False),
+            (OLDEST, False),
+        ):
+            text = render_config(Settings(LAYOUT, frontend, capabilities=found), "x", (), ())
+            assert ("  limited-quic\n" in text) is said
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -279,7 +291,10 @@ class TestCapabilities:
             ("HAProxy version 2.6.12-1+deb12u4 2026/10/17\nFeature list : +PROMEX -QUIC +RT", OLDEST),
             ("HAProxy version 2.7.0\nFeature list : -QUIC", Capabilities((2, 7), bandwidth=True)),
             ("HAProxy version 3.2.1\n : +QUIC +RT", Capabilities((3, 2), quic=True, bandwidth=True)),
-            ("HAProxy version 3.0.11\n+QUIC_OPENSSL_COMPAT +QUIC", Capabilities((3, 0), quic=True, bandwidth=True)),
+            (
+                "HAProxy version 3.0.11\n+QUIC +QUIC_OPENSSL_COMPAT",
+                Capabilities((3, 0), quic=True, bandwidth=True, quic_compat=True),
+            ),
             ("no such thing", OLDEST),
             ("", OLDEST),
         ],

@@ -1,7 +1,7 @@
 import pytest
 
 from kakuremichi.dataplane.haproxy.client import ProxyError
-from kakuremichi.dataplane.haproxy.stats import BackendStat, Counters, Ledger, ServerHealth, parse_stats
+from kakuremichi.dataplane.haproxy.stats import BackendStat, Counters, Ledger, ServerHealth, activity, parse_stats
 from kakuremichi.model.ids import ServiceId
 
 A, B = ServiceId("a"), ServiceId("b")
@@ -57,3 +57,24 @@ def test_a_new_owner_of_a_backend_does_not_inherit_its_counters() -> None:
 
     assert ledger.update({1: {0: stat(50)}}, {0: B}) == {B: Counters()}
     assert ledger.update({1: {0: stat(51)}}, {0: B})[B].requests == 1
+
+
+def test_a_backend_that_nobody_had_for_a_while_belongs_to_its_new_owner_from_then_on() -> None:
+    ledger = Ledger()
+    ledger.update({1: {0: stat(5)}}, {0: A})
+    ledger.update({1: {0: stat(6)}}, {})
+
+    assert ledger.update({1: {0: stat(9)}}, {0: B})[B].requests == 3
+
+
+def test_a_service_that_is_published_after_the_first_reading_is_counted_from_its_first_request() -> None:
+    ledger = Ledger()
+    ledger.update({1: {0: stat(0)}}, {})
+
+    assert ledger.update({1: {0: stat(4)}}, {0: A})[A].requests == 4
+
+
+def test_sessions_and_rates_of_all_workers_count() -> None:
+    workers = {1: {0: BackendStat(sessions=2, rate=1)}, 2: {0: BackendStat(sessions=3), 5: BackendStat(sessions=9)}}
+
+    assert activity(workers, {0: A, 1: B}) == {A: (5, 1), B: (0, 0)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kakuremichi.dataplane.links.device import LinkError
-from kakuremichi.dataplane.links.sysctl import Setting, ensure, per_interface
+from kakuremichi.dataplane.links.sysctl import Setting, ensure, per_interface, without_ipv6
 
 NAME = "net/ipv4/ip_forward"
 
@@ -61,3 +61,13 @@ def test_an_interface_name_with_dots_stays_one_folder() -> None:
     assert per_interface("eth0.7", rp_filter="2") == {"net/ipv4/conf/eth0.7/rp_filter": "2"}
     with pytest.raises(LinkError, match="interface name"):
         per_interface("../all", rp_filter="2")
+
+
+def test_an_interface_has_ipv6_where_the_kernel_has_it_and_nobody_has_turned_it_off(root: Path) -> None:
+    assert without_ipv6("kk0", root).startswith("this host has no IPv6")
+    setting = root / "net/ipv6/conf/kk0/disable_ipv6"
+    setting.parent.mkdir(parents=True)
+    setting.write_text("1\n")
+    assert without_ipv6("kk0", root).startswith("sysctl net/ipv6/conf/kk0/disable_ipv6: is not 0")
+    setting.write_text("0\n")
+    assert without_ipv6("kk0", root) == ""

@@ -51,7 +51,7 @@ async def test_a_change_is_one_batch_and_no_listing() -> None:
     report = await reconciler.change({7: gateway_elements(service(7, agent_port=20002)), 8: frozenset()})
 
     assert (len(table.batches), table.reads) == (2, 1)
-    assert report.changed == 2 + 5
+    assert report.changed == 2 + 6
     assert report.flush == {mark_of(7), mark_of(8)}
     rest = [service(n) for n in range(1, 50) if n not in (7, 8)]
     assert table.elements == elements_of(desired(*rest, service(7, agent_port=20002)))
@@ -169,7 +169,7 @@ async def test_a_skeleton_that_the_kernel_does_not_take_is_an_error_after_few_at
 
     assert len(table.batches) < MAX_REFUSALS + 20
     table.fail_at = set()
-    assert (await Reconciler(table).full(desired(service(1)))).changed == 5
+    assert (await Reconciler(table).full(desired(service(1)))).changed == 6
 
 
 async def test_the_guards_stand_even_if_every_item_is_refused() -> None:

@@ -179,6 +179,19 @@ class TestUnknownRecords:
         assert holding.cursor is not None
         assert judge_head(holding.cursor, holding.total, VERIFIER.head(maker.head())) is HeadVerdict.CURRENT
 
+    def test_the_tag_is_reported_as_long_as_the_record_lives(self) -> None:
+        maker, holding, late = FeedMaker(feed="feed.agent.a"), Holding("feed.agent.a"), Holding("feed.agent.a")
+        snapshot_into(maker, holding)
+        holding.apply(opened(self.raw(maker, encode(["policy.v7", "p1", {"deny": ["everybody"]}]))))
+
+        snapshot_into(maker, late)
+        assert holding.unsupported() == late.unsupported() == ("policy.v7",)
+
+        gone = maker.write(Gone(kind="policy", key="p1"))
+        holding.apply(opened(gone))
+        snapshot_into(maker, late)
+        assert holding.unsupported() == late.unsupported() == ()
+
     def raw(self, maker: FeedMaker, body: bytes) -> Signed:
         return maker.write_raw(body, key_of(decode_record(body)))
 

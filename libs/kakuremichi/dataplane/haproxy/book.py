@@ -11,8 +11,9 @@ from kakuremichi.dataplane.haproxy.config import Settings, describe, render_conf
 from kakuremichi.dataplane.haproxy.desired import HttpService, Server, Service, ServiceRefusedError
 from kakuremichi.dataplane.haproxy.diff import Route, Wanted
 from kakuremichi.dataplane.haproxy.files import Files
+from kakuremichi.dataplane.haproxy.pieces import Backends, Maps
 from kakuremichi.dataplane.haproxy.pool import Pool, Pools
-from kakuremichi.dataplane.haproxy.rendering import render_backend, render_maps, rules_of
+from kakuremichi.dataplane.haproxy.rendering import render_backend, rules_of
 from kakuremichi.dataplane.haproxy.transport import authority_digest, linked
 from kakuremichi.model.ids import ServiceId
 
@@ -25,11 +26,19 @@ class Place:
     keys: frozenset[str] = frozenset()
 
     def __or__(self, other: "Place") -> "Place":
-        return Place(self.numbers | other.numbers, self.keys | other.keys)
+        return joined((self, other))
+
+
+def joined(places: Iterable[Place]) -> Place:
+    """All of them as one."""
+    known = list(places)
+    return Place(
+        frozenset().union(*(place.numbers for place in known)), frozenset().union(*(place.keys for place in known))
+    )
 
 
 class Book:
-    """Texts are kept per service, so that one change among 10,000 renders one service and joins the rest."""
+    """Texts are kept in pieces, so that one change among 10,000 renders one service and joins one piece anew."""
 
     def __init__(self, settings: Settings, pools: Pools) -> None:
         self.pools = pools
@@ -38,7 +47,10 @@ class Book:
         # Those who ask for a key, the one put last at the end: it has the key, and when it goes the one before.
         self._claims: dict[str, list[ServiceId]] = {}
         self._servers: dict[ServiceId, dict[str, Server]] = {}
-        self._blocks: dict[int, str] = {}
+        self._backends = Backends()
+        self._maps = Maps()
+        self._authorities: dict[ServiceId, str] = {}
+        self._described: tuple[tuple[int, int], str] | None = None  # by the sizes of the pools, while no rule changes
         self._freed: list[int] = []
         self._rules: dict[int, str] = {}  # only where there are any
         self._loaded: dict[int, str] = {}
@@ -65,14 +77,18 @@ class Book:
         if not isinstance(service, HttpService) and not self._settings.frontend.tcp:
             raise ServiceRefusedError(f"service {service.id}: this gateway takes no TCP service through HAProxy")
         number = self._pool(service).assign(service.id)
-        self._forget(service.id)
+        left = self._forget(service.id)
         self._services[service.id] = service
         for key in service.route_keys:
             self._claims.setdefault(key, []).append(service.id)
         self._servers[service.id] = linked(service, self._settings.layout)
         if rules := rules_of(service, self._settings):
             self._rules[number] = rules
-        self._blocks[number] = render_backend(number, self._servers[service.id].values(), rules)
+            self._described = None
+        if service.options.upstream.ca:
+            self._authorities[service.id] = service.options.upstream.ca
+        self._backends.put(number, render_backend(number, self._servers[service.id].values(), rules))
+        self._write_routes({*left, *service.route_keys})
         if number in self._freed:
             self._freed.remove(number)
         if self.is_loaded(service.id):
@@ -87,7 +103,7 @@ class Book:
 
     def remove(self, service: ServiceId) -> None:
         """The number stays taken until `free` says that the backend is empty."""
-        self._forget(service)
+        self._write_routes(self._forget(service))
         self._proven.pop(service, None)
 
     def free(self, number: int) -> None:
@@ -164,30 +180,41 @@ class Book:
         return user is not None and name in self._servers[user]
 
     def description(self) -> str:
-        return describe(self._settings, self.pools.sizes, self._rules)
+        sizes = self.pools.sizes
+        if self._described is None or self._described[0] != sizes:
+            self._described = sizes, describe(self._settings, sizes, self._rules)
+        return self._described[1]
 
     def files(self) -> Files:
-        blocks = (self._blocks.get(number) or render_backend(number) for number in self.pools.numbers())
-        authorities = self._authorities()
-        config = render_config(self._settings, self.description(), authorities, blocks)
-        return Files(config, render_maps(self._routes()), authorities)
+        pools = self.pools.http, self.pools.tcp
+        backends = (piece for pool in pools for piece in self._backends.pieces(pool.numbers()))
+        authorities = {authority_digest(pem): pem for pem in self._authorities.values()}
+        config = render_config(self._settings, self.description(), authorities, backends)
+        return Files(config, self._maps.texts(), authorities)
 
-    def _authorities(self) -> dict[str, str]:
-        held = [service.options.upstream.ca for service in self._services.values() if service.options.upstream.ca]
-        return {authority_digest(pem): pem for pem in held}
-
-    def _forget(self, service: ServiceId) -> None:
+    def _forget(self, service: ServiceId) -> tuple[str, ...]:
+        """The route keys that it had."""
         held = self._services.pop(service, None)
         if held is None:
-            return
+            return ()
         number = self._number(held)
-        self._blocks.pop(number, None)
-        self._rules.pop(number, None)
+        self._backends.drop(number)
+        if self._rules.pop(number, None) is not None:
+            self._described = None
+        self._authorities.pop(service, None)
         del self._servers[service]
         for key in held.route_keys:
             self._claims[key].remove(service)
             if not self._claims[key]:
                 del self._claims[key]
+        return held.route_keys
+
+    def _write_routes(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self._claims:
+                self._maps.put(key, self._route(self._claims[key][-1]))
+            else:
+                self._maps.drop(key)
 
     def _routes(self) -> dict[str, Route]:
         return {key: self._route(claims[-1]) for key, claims in self._claims.items()}

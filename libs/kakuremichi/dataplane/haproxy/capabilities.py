@@ -7,17 +7,21 @@ from pathlib import Path
 
 _VERSION = re.compile(r"^HAProxy version (\d+)\.(\d+)", re.MULTILINE)
 _QUIC = re.compile(r"(?<!\S)\+QUIC\b")
+_QUIC_COMPAT = re.compile(r"(?<!\S)\+QUIC_OPENSSL_COMPAT\b")
 _BANDWIDTH_LIMITS = (2, 7)
 _PROBE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """`quic`: HTTP/3 to visitors. `bandwidth`: limits in bytes per second (otherwise nftables has them)."""
+    """`quic`: HTTP/3 to visitors. `quic_compat`: on a plain OpenSSL, where HAProxy wants to be told that one means it.
+    `bandwidth`: limits in bytes per second (otherwise nftables has them).
+    """
 
     version: tuple[int, int] = (2, 6)
     quic: bool = False
     bandwidth: bool = False
+    quic_compat: bool = False
 
 
 OLDEST = Capabilities()
@@ -29,7 +33,8 @@ def parse_capabilities(text: str) -> Capabilities:
     if found is None:
         return OLDEST
     version = int(found[1]), int(found[2])
-    return Capabilities(version, quic=_QUIC.search(text) is not None, bandwidth=version >= _BANDWIDTH_LIMITS)
+    quic, compat = (pattern.search(text) is not None for pattern in (_QUIC, _QUIC_COMPAT))
+    return Capabilities(version, quic=quic, bandwidth=version >= _BANDWIDTH_LIMITS, quic_compat=compat)
 
 
 async def probe(program: Path) -> Capabilities:

@@ -31,7 +31,7 @@ class Described(NamedTuple):
 
 def describe(settings: Settings, sizes: tuple[int, int], rules: Mapping[int, str]) -> str:
     """One word that a running HAProxy shows in `show info`: what can only be changed by a reload."""
-    head = _digest([_globals(settings.tuning, settings.layout), _fixed(settings)])
+    head = _digest([_globals(settings), _fixed(settings)])
     options = _digest(f"{number} {text}" for number, text in sorted(rules.items()))
     return f"kakuremichi-{head}-{sizes[0]}-{sizes[1]}-{options}"
 
@@ -49,7 +49,7 @@ def render_config(settings: Settings, description: str, authorities: Iterable[st
     """The whole file. `authorities` are digests of certificate files that servers name."""
     return (
         "# Written by kakuremichi, which overwrites every change made here.\n"
-        + _globals(settings.tuning, settings.layout)
+        + _globals(settings)
         + f"  description {description}\n\n"
         + _fixed(settings)
         + _authorities(authorities, settings.layout)
@@ -77,14 +77,17 @@ def _authorities(digests: Iterable[str], layout: Layout) -> str:
     return "\n".join(["", "backend authorities from base", *servers, ""]) if servers else ""
 
 
-def _globals(tuning: Tuning, layout: Layout) -> str:
+def _globals(settings: Settings) -> str:
+    tuning, layout = settings.tuning, settings.layout
+    # Without this word a HAProxy on a plain OpenSSL leaves out the doors for HTTP/3, with a warning.
+    http3 = "  limited-quic\n" if settings.frontend.http3 and settings.capabilities.quic_compat else ""
     threads = f"  nbthread {tuning.threads}\n" if tuning.threads else ""
     # The pool ratios are shares of ulimit-n: above the high one idle connections of every service are closed,
     # which costs two thirds of the throughput. Left to itself HAProxy sets ulimit-n to twice maxconn.
     # Descriptors are known to the parent that starts HAProxy, so it passes both numbers.
     return f"""\
 global
-{threads}  ulimit-n "${{KK_ULIMIT}}"
+{threads}{http3}  ulimit-n "${{KK_ULIMIT}}"
   maxconn "${{KK_MAXCONN}}"
   hard-stop-after {tuning.hard_stop_s}s
   tune.bufsize 32768

@@ -180,7 +180,7 @@ class Frontend:
     own_service: Path | None = None
     """Unix socket of the gateway's own HTTP server for /.well-known/kakuremichi/; 404 without it."""
     tcp: tuple[str, ...] = ()
-    http3: bool = False  # UDP port 443 too, if this HAProxy has QUIC
+    http3: tuple[IPAddress, ...] = ()  # where UDP port 443 is opened too, if this HAProxy has QUIC
     access_log: bool = False  # send the lines of services that ask for it to the socket `Layout.access_log`
 
     def __post_init__(self) -> None:

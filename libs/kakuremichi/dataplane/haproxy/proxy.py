@@ -33,6 +33,7 @@ _BATCH = 500  # steps; between batches other tasks get their turn
 _POLL_S = 0.01
 _START_S = 2.0
 _MASTER = re.compile(r"^(\d+)\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?", re.MULTILINE)
+_RELOAD_FAILED = "Success=0"
 _WORKER = re.compile(r"^(\d+)\s+worker\s+0\s", re.MULTILINE)
 
 
@@ -153,7 +154,9 @@ class Haproxy:
 
     async def _replace_worker(self, before: "_Processes") -> None:
         try:
-            await self._master.ask_master(("reload",))
+            # From 2.7 on the master answers when it is over. From 3.1 on a second refusal is no more in its count.
+            if (await self._master.ask_master(("reload",))).startswith(_RELOAD_FAILED):
+                raise ProxyRefusedError(self._refused())
             async with asyncio.timeout(self._reload_timeout_s):
                 while not await self._is_replaced(before):  # noqa: ASYNC110  # nothing tells us, only asking does
                     await asyncio.sleep(_POLL_S)
@@ -164,11 +167,14 @@ class Haproxy:
         try:
             now = await self._processes()
             if now.master == before.master and now.failed > before.failed:
-                raise ProxyRefusedError(f"reload: HAProxy refused the new configuration; see {self._layout.log.name}")
+                raise ProxyRefusedError(self._refused())
             # Until it has handed over, the old worker still answers at the socket.
             return now.worker not in (None, before.worker) and (await self.running()).pid == now.worker
         except ProxyUnavailableError:  # the master replaces itself first
             return False
+
+    def _refused(self) -> str:
+        return f"reload: HAProxy refused the new configuration; see {self._layout.log.name}"
 
     async def _settled_processes(self) -> "_Processes":
         """At a start the worker answers a moment before its master does."""

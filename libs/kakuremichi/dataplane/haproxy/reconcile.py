@@ -11,11 +11,11 @@ done; until then visitors meet the service as it was, a new one not at all: neve
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
-from kakuremichi.dataplane.haproxy.book import Book, Place
+from kakuremichi.dataplane.haproxy.book import Book, Place, joined
 from kakuremichi.dataplane.haproxy.capabilities import OLDEST, Capabilities
 from kakuremichi.dataplane.haproxy.client import ProxyError
 from kakuremichi.dataplane.haproxy.commands import is_busy
@@ -27,9 +27,9 @@ from kakuremichi.dataplane.haproxy.lingering import Lingering
 from kakuremichi.dataplane.haproxy.naming import backend_name
 from kakuremichi.dataplane.haproxy.pool import PoolExhaustedError, Pools
 from kakuremichi.dataplane.haproxy.proxy import Outcome, Proxy, ProxyRefusedError
-from kakuremichi.dataplane.haproxy.reloading import SharedReload
+from kakuremichi.dataplane.haproxy.reloading import Shared
 from kakuremichi.dataplane.haproxy.rendering import parse_maps
-from kakuremichi.dataplane.haproxy.report import Report
+from kakuremichi.dataplane.haproxy.report import Pass, Report
 from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import ServiceId
 
@@ -42,19 +42,8 @@ SAVE_S = 0.5
 WATCH_S = 1.0
 LONGEST_DOUBT_S = 60.0
 _MOST_PROBLEMS = 100
+_AT_ONCE = 500  # services changed in one conversation
 _SLICE = 1000  # services taken over before other tasks get their turn
-
-
-@dataclass(slots=True)
-class _Pass:
-    outcomes: list[Outcome] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    reloaded: bool = False
-    blamed: set[ServiceId] = field(default_factory=set)
-
-    def blame(self, service: ServiceId, reason: str) -> None:
-        self.blamed.add(service)
-        self.errors.append(f"{service}: {reason}")
 
 
 class Reconciler:
@@ -75,7 +64,9 @@ class Reconciler:
         # Until the first pass has read which numbers are taken there is nobody in it.
         sizes = pool_size, tcp_pool_size if frontend.tcp else 0
         self._book = Book(Settings(layout, frontend, tuning or Tuning(), capabilities), Pools.of(*sizes))
-        self._reloads = SharedReload(self.compare)
+        self._reloads = Shared(self.compare)
+        self._changes = Shared(self._change_all, most=_AT_ONCE)
+        self._changed: dict[int, Place] = {}  # by the tickets of `_changes`: what has changed in the book
         self.before_reload: Callable[[], Awaitable[object]] | None = None
         """Called with the old worker still there, whose counters end with it."""
         self._opened = False
@@ -130,11 +121,11 @@ class Reconciler:
                 self._book.grow_for(service)
                 self._book.put(service)
             self._touch()
-            place = before | self._book.place_of(service.id)
             if self._book.can_change(service.id):
-                return await self._pass(lambda run: self._change(run, place))
-            ticket = self._reloads.ask()
-        return (await self._reloads.done(ticket)).concerning(service.id)
+                shared, ticket = self._changes, self._ask_change(before | self._book.place_of(service.id))
+            else:
+                shared, ticket = self._reloads, self._reloads.ask()
+        return (await shared.done(ticket)).concerning(service.id)
 
     async def remove(self, service: ServiceId, *, cut: bool = False) -> Report:
         """Take the name away, then the servers; `cut` ends their open connections too. May be repeated."""
@@ -142,7 +133,12 @@ class Reconciler:
             self._check_opened()
             place = self._book.place_of(service)
             self._book.remove(service)
-            return await self._pass(lambda run: self._change(run, place, cut=cut)) if place.numbers else Report()
+            if not place.numbers:
+                return Report()
+            if cut:
+                return await self._pass(lambda run: self._change(run, place, cut=True))
+            ticket = self._ask_change(place)
+        return (await self._changes.done(ticket)).concerning(service)
 
     async def cut(self, addresses: Iterable[IPAddress]) -> Report:
         """End every connection to these addresses, whatever service it belongs to. May be repeated.
@@ -206,17 +202,31 @@ class Reconciler:
             if count % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
 
-    async def _pass(self, work: Callable[[_Pass], Awaitable[None]]) -> Report:
-        run = _Pass()
+    async def _pass(self, work: Callable[[Pass], Awaitable[None]]) -> Report:
+        run = Pass()
         try:
             await work(run)
         except ProxyError as error:
             self._compared_pid = 0
             run.errors.append(str(error))
         self._problems = (*self._problems, *run.errors)[-_MOST_PROBLEMS:]
-        return Report(tuple(run.outcomes), tuple(run.errors), self.pending, run.reloaded, frozenset(run.blamed))
+        return run.report(self.pending)
 
-    async def _change(self, run: _Pass, place: Place, *, cut: bool = False) -> None:
+    def _ask_change(self, place: Place) -> int:
+        ticket = self._changes.ask()
+        self._changed[ticket] = place
+        return ticket
+
+    async def _change_all(self) -> Report:
+        """What the waiting calls have changed, in one conversation: to begin one costs as much as a change in it."""
+        async with self._state:
+            asked = [ticket for ticket in self._changed if ticket <= self._changes.covering]
+            report = await self._pass(lambda run: self._change(run, joined(self._changed[ticket] for ticket in asked)))
+            for ticket in asked:
+                del self._changed[ticket]
+            return report
+
+    async def _change(self, run: Pass, place: Place, *, cut: bool = False) -> None:
         self._touch()
         wanted, numbers = self._book.wanted_part(place), sorted(place.numbers)
         outcomes = await self._proxy.change(
@@ -225,11 +235,11 @@ class Reconciler:
         self._note(run, outcomes)
         self._settle(run, numbers)
 
-    async def _cut(self, run: _Pass, addresses: frozenset[str]) -> None:
+    async def _cut(self, run: Pass, addresses: frozenset[str]) -> None:
         actual = await self._proxy.read()
         await self._apply(run, cuts(actual, addresses))
 
-    async def _compare(self, run: _Pass) -> None:
+    async def _compare(self, run: Pass) -> None:
         running = await self._proxy.running()
         if not self._book.agrees_with(running.description):
             await self._reload(run)
@@ -242,13 +252,13 @@ class Reconciler:
         self._compared_pid = 0 if run.errors else running.pid
         self._problems = ()  # those of this pass follow
 
-    async def _reload(self, run: _Pass) -> None:
+    async def _reload(self, run: Pass) -> None:
         try:
             await self._load(run)
         except ProxyRefusedError as error:
             await self._load_without_culprits(run, error)
 
-    async def _load(self, run: _Pass) -> None:
+    async def _load(self, run: Pass) -> None:
         freed, files = self._book.freed(), self._book.files()
         if self.before_reload is not None:
             with suppress(ProxyError):
@@ -258,7 +268,7 @@ class Reconciler:
         self._book.has_loaded()
         self._saved(freed)
 
-    async def _load_without_culprits(self, run: _Pass, error: ProxyRefusedError) -> None:
+    async def _load_without_culprits(self, run: Pass, error: ProxyRefusedError) -> None:
         """Those whose rules are new are suspects: first without all of them, then as many as HAProxy takes. If it
         refuses the rest too, none of them is to blame, and everything stays as it is. Raises ProxyRefusedError.
         """
@@ -274,7 +284,7 @@ class Reconciler:
         for culprit in await self._admit(run, suspects):
             run.blame(culprit.id, str(error))
 
-    async def _admit(self, run: _Pass, suspects: Sequence[Service]) -> list[Service]:
+    async def _admit(self, run: Pass, suspects: Sequence[Service]) -> list[Service]:
         """Load as many of them as HAProxy takes; the others are returned."""
         if not suspects:
             return []
@@ -291,10 +301,10 @@ class Reconciler:
         half = len(suspects) // 2
         return [*await self._admit(run, suspects[:half]), *await self._admit(run, suspects[half:])]
 
-    async def _apply(self, run: _Pass, steps: Sequence[Step]) -> None:
+    async def _apply(self, run: Pass, steps: Sequence[Step]) -> None:
         self._note(run, await self._proxy.apply(steps))
 
-    def _note(self, run: _Pass, outcomes: Iterable[Outcome]) -> None:
+    def _note(self, run: Pass, outcomes: Iterable[Outcome]) -> None:
         now = asyncio.get_running_loop().time()
         for outcome in outcomes:
             run.outcomes.append(outcome)
@@ -306,8 +316,9 @@ class Reconciler:
             elif isinstance(outcome.step, RemoveServer):
                 self._lingering.gone(outcome.step)
 
-    def _blame(self, run: _Pass, step: Step, error: str) -> None:
-        number = getattr(step, "number", None)
+    def _blame(self, run: Pass, step: Step, error: str) -> None:
+        route = getattr(step, "route", None)
+        number = getattr(step, "number", route.number if route is not None else None)
         reason = f"{type(step).__name__}: {error}"
         owner = self._book.pools.owner(number) if number is not None else None
         if owner is not None:
@@ -315,7 +326,7 @@ class Reconciler:
         else:
             run.errors.append(f"{getattr(step, 'key', None) or backend_name(number or 0)}: {reason}")
 
-    def _settle(self, run: _Pass, numbers: Iterable[int]) -> None:
+    def _settle(self, run: Pass, numbers: Iterable[int]) -> None:
         """Backends without an owner that are empty now may be given away, unless a name still leads there."""
         if any(outcome.error and isinstance(outcome.step, DelMap | SetMap) for outcome in run.outcomes):
             return
@@ -357,7 +368,7 @@ class Reconciler:
             numbers = sorted({step.number for step in due})
             still = [step for step in due if not self._book.wants(step.number, step.name)]
 
-            async def retry(run: _Pass) -> None:
+            async def retry(run: Pass) -> None:
                 await self._apply(run, still)
                 self._settle(run, numbers)
 

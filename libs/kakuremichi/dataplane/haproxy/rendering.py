@@ -27,11 +27,15 @@ def render_backend(number: int, servers: Iterable[Server] = (), rules: str = "")
     return head + rules + "".join(f"  server {server.name} {' '.join(server_words(server))}\n" for server in servers)
 
 
+def render_route(key: str, route: Route) -> str:
+    """The line of a route key in its map."""
+    return f"{place(key)[1]} {route}\n"
+
+
 def render_maps(routes: Mapping[str, Route]) -> dict[RouteMap, str]:
     lines: dict[RouteMap, list[str]] = {route_map: [] for route_map in RouteMap}
     for key, route in routes.items():
-        route_map, written = place(key)
-        lines[route_map].append(f"{written} {route}\n")
+        lines[place(key)[0]].append(render_route(key, route))
     return {route_map: "".join(held) for route_map, held in lines.items()}
 
 

@@ -50,6 +50,11 @@ class Counters:
     redispatches: int = 0
     denied: int = 0  # requests or connections that a rule of the service refused
 
+    @property
+    def statuses(self) -> tuple[int, int, int, int, int]:
+        """Answers of the classes 1xx to 5xx."""
+        return self.status_1xx, self.status_2xx, self.status_3xx, self.status_4xx, self.status_5xx
+
     def __add__(self, other: "Counters") -> "Counters":
         return Counters(*map(operator.add, astuple(self), astuple(other)))
 
@@ -58,6 +63,9 @@ class Counters:
         if self.requests < earlier.requests or self.bytes_in < earlier.bytes_in:
             return self
         return Counters(*map(operator.sub, astuple(self), astuple(earlier)))
+
+
+_NOTHING = Counters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +144,43 @@ class Ledger:
 
     def __init__(self) -> None:
         self._totals: dict[ServiceId, Counters] = {}
-        self._last: dict[tuple[int, int], tuple[ServiceId, Counters]] | None = None
+        self._last: dict[int, dict[int, tuple[ServiceId | None, Counters]]] | None = None  # by worker and backend
 
     def update(self, workers: Workers, owners: Mapping[int, ServiceId]) -> Mapping[ServiceId, Counters]:
-        """The totals of the services in `owners`. A backend that is new to its owner counts from here on: what it
-        shows was the former owner's. A worker that was not there before began at zero.
+        """The totals of the services in `owners`. What a backend shows at the first reading of all, and under an owner
+        before, is not the service's own; what was added since a reading when nobody had it, is. A worker that was not
+        there before began at zero.
         """
-        last: dict[tuple[int, int], tuple[ServiceId, Counters]] = {}
-        for pid, stats in workers.items():
-            for number, service in owners.items():
-                now = stats.get(number, BackendStat()).counters
-                known = (service, now) if self._last is None else (service, Counters())
-                owner, before = (self._last or {}).get((pid, number), known)
-                added = now.since(before) if owner == service else Counters()
-                self._totals[service] = self._totals.get(service, Counters()) + added
-                last[pid, number] = service, now
+        last = {pid: _owned(stats, owners) for pid, stats in workers.items()}
+        for pid, backends in last.items():
+            for number, (service, now) in backends.items():
+                if service is None or self._last is None:
+                    continue
+                owner, before = self._last.get(pid, {}).get(number, (None, Counters()))
+                if owner in (None, service):
+                    self._totals[service] = self._totals.get(service, Counters()) + now.since(before)
         self._last = last
         self._totals = {service: self._totals.get(service, Counters()) for service in owners.values()}
         return self._totals
+
+
+def _owned(
+    stats: Mapping[int, BackendStat], owners: Mapping[int, ServiceId]
+) -> dict[int, tuple[ServiceId | None, Counters]]:
+    """Those that have an owner or had one: of the others nothing has to be remembered."""
+    return {
+        number: (owners.get(number), stat.counters)
+        for number, stat in stats.items()
+        if number in owners or stat.counters != _NOTHING
+    }
+
+
+def activity(workers: Workers, owners: Mapping[int, ServiceId]) -> Mapping[ServiceId, tuple[int, int]]:
+    """(sessions, rate) of each service at this moment, those of workers that a reload has replaced included."""
+    found = dict.fromkeys(owners.values(), (0, 0))
+    for stats in workers.values():
+        for number, service in owners.items():
+            if (stat := stats.get(number)) is not None:
+                sessions, rate = found[service]
+                found[service] = sessions + stat.sessions, rate + stat.rate
+    return found

@@ -11,6 +11,7 @@ OWN_PER_MINUTE = 5  # requests of one source to the gateway itself
 OWN_BODY_BYTES = 16384
 OWN_AT_ONCE = 16
 MOST_HEADER_BYTES = 16384
+HTTP3_PORT = 443
 _IS_RESERVED = f"{{ path_beg {RESERVED} }}"
 
 # Names under which proxies in front of applications are told who the visitor is. Nobody is in front of us.
@@ -30,12 +31,11 @@ _SPOOFABLE = (
 def visitor_frontend(frontend: Frontend, layout: Layout, capabilities: Capabilities) -> str:
     strict = "strict-sni " if frontend.strict_sni else ""
     certificates = f"ssl crt-list {frontend.crt_list} {strict}"
-    http3 = frontend.http3 and capabilities.quic
     lines = [
         "frontend visitors from base",
         *(f'  bind "fd@${{KK_FD_{name}}}"' for name in frontend.http),
         *(f'  bind "fd@${{KK_FD_{name}}}" {certificates}alpn h2,http/1.1' for name in frontend.tls),
-        *(_http3(certificates) if http3 else ()),
+        *(_http3(frontend, certificates) if frontend.http3 and capabilities.quic else ()),
         *(f"  {rule}" for rule in (http_log(layout) if frontend.access_log else ())),
         *_VISITOR_RULES,
         *_reserved_rules(frontend),
@@ -57,17 +57,17 @@ def own_service(frontend: Frontend) -> str:
 backend own from base
   server gateway unix@{frontend.own_service} maxconn {OWN_AT_ONCE}
 
-backend own_sources
+backend own_sources from base
   stick-table type ipv6 size 100k expire 2m store http_req_rate(1m)
 
 """
 
 
-def _http3(certificates: str) -> tuple[str, ...]:
-    """UDP cannot wait in a held socket, so this one is HAProxy's own; visitors fall back to HTTP/2 meanwhile."""
+def _http3(frontend: Frontend, certificates: str) -> tuple[str, ...]:
+    """UDP cannot wait in a held socket, so these are HAProxy's own; visitors fall back to HTTP/2 meanwhile."""
+    doors = (f"quic6@[{each}]" if each.version == 6 else f"quic4@{each}" for each in frontend.http3)
     return (
-        f"  bind quic4@0.0.0.0:443 {certificates}alpn h3",
-        f"  bind quic6@[::]:443 {certificates}alpn h3",
+        *(f"  bind {door}:{HTTP3_PORT} {certificates}alpn h3" for door in doors),
         "  http-response set-header alt-svc 'h3=\":443\"; ma=3600' if { ssl_fc }",
     )
 

@@ -24,6 +24,7 @@ from kakuremichi.dataplane.links.messages import (
     RTM_GETADDR,
     RTM_GETROUTE,
     SCOPE_LINK,
+    TABLE_LOCAL,
     TABLE_MAIN,
     TableStep,
     dump_addresses,
@@ -36,6 +37,7 @@ from kakuremichi.dataplane.links.netlink import NETLINK_ROUTE, Answer, NetlinkEr
 from kakuremichi.model.addresses import IPNetwork
 
 _SLICE = 2000  # rows parsed before the loop gets a turn: about 10 ms
+_OUR_TABLES = {(ROUTE_PROTOCOL, TABLE_MAIN), (ROUTE_PROTOCOL, TABLE_LOCAL)}
 _ALREADY_GONE = {RemoveAddress: {errno.EADDRNOTAVAIL}, RemoveRoute: {errno.ESRCH, errno.ENOENT}}
 
 
@@ -93,7 +95,7 @@ class KernelLink:
             body = dump_routes(family, protocol=ROUTE_PROTOCOL, index=self._index)
             async for answer in _sliced(await self._netlink.dump(RTM_GETROUTE, body)):
                 row = parse_route(answer.body)
-                if row is not None and (row.protocol, row.table) == (ROUTE_PROTOCOL, TABLE_MAIN):
+                if row is not None and (row.protocol, row.table) in _OUR_TABLES:
                     yield row.network
 
     async def _apply_link(self, step: Step) -> Outcome:

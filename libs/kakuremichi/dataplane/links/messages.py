@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
-from kakuremichi.dataplane.links.desired import ROUTE_PROTOCOL, IPInterface
+from kakuremichi.dataplane.links.desired import LOOPBACK6, ROUTE_PROTOCOL, IPInterface
 from kakuremichi.dataplane.links.diff import AddAddress, AddRoute, RemoveAddress, RemoveRoute
 from kakuremichi.dataplane.links.netlink import NLM_F_CREATE, NLM_F_EXCL, Request, attribute, attributes
 from kakuremichi.model.addresses import IPNetwork
@@ -14,8 +14,8 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_NOWHERE = 0, 253, 255
-TABLE_MAIN = 254
-TYPE_UNICAST = 1
+TABLE_MAIN, TABLE_LOCAL = 254, 255
+TYPE_UNICAST, TYPE_LOCAL = 1, 2
 
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family dst_len src_len tos table protocol scope type flags
 _ADDRESS = struct.Struct("=BBBBI")  # family prefixlen flags scope index
@@ -108,8 +108,10 @@ def _address_body(address: IPInterface, index: int) -> bytes:
 def _route_body(network: IPNetwork, index: int, *, adding: bool) -> bytes:
     # Removing matches any scope. IPv6 knows no scopes and wants zero.
     scope = SCOPE_UNIVERSE if network.version == 6 else SCOPE_LINK if adding else SCOPE_NOWHERE
-    kind = TYPE_UNICAST if adding else 0
-    head = _ROUTE.pack(_family(network), network.prefixlen, 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, scope, kind, 0)
+    table, kind = (TABLE_LOCAL, TYPE_LOCAL) if network == LOOPBACK6 else (TABLE_MAIN, TYPE_UNICAST)
+    head = _ROUTE.pack(
+        _family(network), network.prefixlen, 0, 0, table, ROUTE_PROTOCOL, scope, kind if adding else 0, 0
+    )
     return head + attribute(_RTA_DST, network.network_address.packed) + attribute(_RTA_OIF, _INDEX.pack(index))
 
 

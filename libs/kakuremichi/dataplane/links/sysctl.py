@@ -10,6 +10,16 @@ PROC_SYS = Path("/proc/sys")
 FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 
 
+def without_ipv6(interface: str, root: Path = PROC_SYS) -> str:
+    """Why the interface cannot have IPv6 addresses, as a sentence; "" if it can."""
+    setting = f"net/ipv6/conf/{check_interface_name(interface)}/disable_ipv6"
+    try:
+        disabled = _read(root / setting) != "0"
+    except OSError:
+        return "this host has no IPv6: services are without visitors by IPv6, and without targets that have it"
+    return f"sysctl {setting}: is not 0, so services are without targets that have IPv6" if disabled else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """`name` is a path below /proc/sys (an interface name may hold dots, so the dotted form is ambiguous)."""

@@ -83,10 +83,7 @@ def _check_address(what: str, table: AgentTable, address: IPAddress) -> None:
     if address in (table.address, table.address6):
         raise ItemRefusedError(f"{what}: {address} is the agent's own address in the tunnel")
     if isinstance(address, IPv6Address):
-        if address.is_loopback:
-            # The kernel has route_localnet for IPv4 only: a packet from outside never reaches ::1.
-            raise ItemRefusedError(f"{what}: ::1 cannot be reached from the tunnel, use 127.0.0.1")
         if address.is_link_local:
             raise ItemRefusedError(f"{what}: {address} is link-local and means nothing without its interface")
         if table.address6 is None:
-            raise ItemRefusedError(f"{what}: {address} is IPv6, but the agent has no IPv6 address in the tunnel")
+            raise ItemRefusedError(f"{what}: {address} is IPv6, but the agent's host has no IPv6")

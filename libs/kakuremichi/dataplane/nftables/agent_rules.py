@@ -24,30 +24,33 @@ def agent_skeleton(interface: str, address: IPv4Address, address6: IPv6Address |
     return Skeleton(
         CONTAINERS,
         (
-            _spoofs(wg),
+            *_spoofs(wg),
             *_admission(wg, here),
             _translate(wg),
             _source(),
             *_host_guard(wg, here),
-            _site_guard(wg),
+            *_site_guard(wg),
             clamp(wg),
         ),
     )
 
 
-def _spoofs(wg: str) -> Chain:
+def _spoofs(wg: str) -> tuple[Chain, ...]:
     """Before conntrack: what no gateway of ours would send.
 
-    `route_localnet` on the tunnel lets a packet to 127.0.0.1 in; only our own translation may make one.
+    `route_localnet` on the tunnel lets a packet to 127.0.0.1 in; only our own translation may make one. One to ::1 is
+    dropped by the kernel before any rule, whatever routes there are.
     """
-    return Chain(
-        "spoofs",
-        (
-            f"iifname {wg} ip daddr 127.0.0.0/8 counter drop",
-            f"iifname {wg} ip saddr != @gateways4 counter drop",
-            f"iifname {wg} ip6 saddr != @gateways6 counter drop",
+    return (
+        Chain(
+            "spoofs",
+            (
+                "ip daddr 127.0.0.0/8 counter drop",
+                "ip saddr != @gateways4 counter drop",
+                "ip6 saddr != @gateways6 counter drop",
+            ),
         ),
-        "filter hook prerouting priority raw",
+        Chain("arrivals", (f"iifname {wg} goto spoofs",), "filter hook prerouting priority raw"),
     )
 
 
@@ -107,17 +110,24 @@ def _host_guard(wg: str, here: list[str]) -> tuple[Chain, ...]:
     )
 
 
-def _site_guard(wg: str) -> Chain:
-    """Between tunnel and site: translated flows and their answers. The site opens nothing into the tunnel."""
-    return Chain(
-        "site_guard",
-        (
-            f"iifname {wg} oifname {wg} counter drop",
-            f"iifname {wg} {OURS} ct status dnat accept",
-            f"iifname {wg} counter drop",
-            f"oifname {wg} {OURS} ct state established ct direction reply accept",
-            f"oifname {wg} {OURS} ct state related accept",
-            f"oifname {wg} counter drop",
+def _site_guard(wg: str) -> tuple[Chain, ...]:
+    """Between tunnel and site: translated flows and their answers. The site opens nothing into the tunnel.
+
+    Every packet of every flow comes here, and to compare the name of an interface is the dearest of these matches.
+    """
+    return (
+        Chain("to_site", (f"oifname {wg} counter drop", f"{OURS} ct status dnat accept", "counter drop")),
+        Chain(
+            "from_site",
+            (
+                f"{OURS} ct state established ct direction reply accept",
+                f"{OURS} ct state related accept",
+                "counter drop",
+            ),
         ),
-        "filter hook forward priority filter",
+        Chain(
+            "site_guard",
+            (f"iifname {wg} goto to_site", f"oifname {wg} goto from_site"),
+            "filter hook forward priority filter",
+        ),
     )

@@ -1,17 +1,19 @@
 """Ends flows: by their mark in one message to the kernel, whatever their number; or one by one, by who opened them."""
 
 import errno
+import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address
+from collections.abc import Set as AbstractSet
 
 from pyroute2 import AsyncConntrack
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from kakuremichi.dataplane.nftables.errors import DeviceError
 from kakuremichi.dataplane.nftables.marks import AGENT_MARK, ROLE_MASK, mark_of, number_of
+from kakuremichi.model.addresses import IPAddress
 
 _EVERY_BIT = 0xFFFFFFFF
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 async def flush(mark: int, *, netns: str | None = None) -> None:
@@ -40,23 +42,26 @@ async def flush_all(marks: Iterable[int], *, netns: str | None = None) -> None:
         raise DeviceError(f"conntrack: the flows could not be flushed ({error})") from error
 
 
-async def flush_from(sources: Iterable[IPv4Address], *, netns: str | None = None) -> None:
+async def flush_from(sources: Iterable[IPAddress], *, netns: str | None = None) -> None:
     """Forget every flow to an agent's target that one of these gateways opened. Those of other gateways stay.
 
     Reads the whole table of an agent's flows, so it is for what happens rarely.
     """
+    wanted = tuple(sources)
     try:
-        async with AsyncConntrack(**({} if netns is None else {"netns": netns})) as conntrack:
-            for source in sources:
-                await _flush_from(conntrack, source)
+        for version in sorted({source.version for source in wanted}):
+            family = _FAMILIES[version]
+            # A listing and a deletion are of the one family that their socket was made for.
+            async with AsyncConntrack(family, **({} if netns is None else {"netns": netns})) as conntrack:
+                await _flush_from(conntrack, {str(source) for source in wanted if source.version == version})
     except (NetlinkError, OSError) as error:
         raise DeviceError(f"conntrack: the flows could not be flushed ({error})") from error
 
 
-async def _flush_from(conntrack: AsyncConntrack, source: IPv4Address) -> None:
-    opened_by = NFCTAttrTuple(saddr=str(source))
-    found = await conntrack.dump_entries(mark=AGENT_MARK, mark_mask=ROLE_MASK, tuple_orig=opened_by)
-    for entry in [entry async for entry in found]:
+async def _flush_from(conntrack: AsyncConntrack, sources: AbstractSet[str]) -> None:
+    # By the mark: asked for an IPv6 source, the kernel (6.18) tells of all flows but those that have it.
+    found = await conntrack.dump_entries(mark=AGENT_MARK, mark_mask=ROLE_MASK)
+    for entry in [entry async for entry in found if entry.tuple_orig.saddr in sources]:
         try:
             await conntrack.delete(entry)
         except NetlinkError as error:

@@ -55,9 +55,12 @@ class NftTable:
 
     async def counters(self) -> Mapping[int, Counters]:
         """By service or target number; empty if the table does not exist."""
-        used, opened, refused = [await self._list_set(name) for name in ("used", "opened", "refused")]
+        # The part before the whole, so that it is never more.
+        returned, used, opened, refused = [
+            await self._list_set(name) for name in ("returned", "used", "opened", "refused")
+        ]
         # With 10,000 services this takes a tenth of a second: in a thread, so that the event loop goes on.
-        return await asyncio.to_thread(parse_counters, used, opened, refused)
+        return await asyncio.to_thread(parse_counters, used, opened, refused, returned)
 
     async def _list_set(self, name: str) -> bytes:
         """nft's JSON; "" if there is no such table, or the table has no such set: an agent refuses nobody."""

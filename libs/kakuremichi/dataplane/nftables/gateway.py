@@ -23,7 +23,7 @@ from kakuremichi.dataplane.nftables.gateway_rules import gateway_skeleton
 from kakuremichi.dataplane.nftables.guards import GUARDS, Guards
 from kakuremichi.dataplane.nftables.limits import MAX_BANDWIDTH
 from kakuremichi.dataplane.nftables.marks import SERVICE_NUMBERS, Proto
-from kakuremichi.model.addresses import IPNetwork
+from kakuremichi.model.addresses import IPAddress, IPNetwork
 from kakuremichi.model.options import Limits
 
 # Where HAProxy waits, on all addresses of both families, for the visitors of the TCP services that it carries.
@@ -63,7 +63,7 @@ class GatewayTable:
     guarded: frozenset[tuple[Proto, int]] = frozenset()
     services: Mapping[int, L4Service] = field(default_factory=dict)
     listeners: frozenset[tuple[Proto, int]] = frozenset()
-    shaped: Mapping[tuple[IPv4Address, int], int] = field(default_factory=dict)
+    shaped: Mapping[tuple[IPAddress, int], int] = field(default_factory=dict)
     guards: Guards = GUARDS
 
 
@@ -104,7 +104,10 @@ def gateway_elements(service: L4Service) -> Elements:
         if not is_routable(target) or target.is_loopback:
             raise ItemRefusedError(f"{what}: target {target} is no agent's address")
         elements |= flow_elements(service.number, service.proto, service.ports, target, service.agent_port)
-    return frozenset(elements | _admission(service) | _limits(what, service)) if elements else frozenset()
+    if not elements:
+        return frozenset()
+    returned = Element("returned", (mark_text(service.number),))
+    return frozenset(elements | {returned} | _admission(service) | _limits(what, service))
 
 
 def gateway_wide_elements(table: GatewayTable) -> Elements:
@@ -116,7 +119,7 @@ def gateway_wide_elements(table: GatewayTable) -> Elements:
         | {Element("guarded", (proto, str(port))) for proto, port in table.guarded}
         | {Element("listeners", (proto, str(port))) for proto, port in table.listeners}
         | {
-            Element("shaped", (str(address), str(port)), (str(limit),))
+            Element("shaped" if address.version == 4 else "shaped6", (str(address), str(port)), (str(limit),))
             for (address, port), limit in table.shaped.items()
         }
     )

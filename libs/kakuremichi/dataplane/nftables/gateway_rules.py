@@ -2,7 +2,7 @@
 
 from kakuremichi.dataplane.nftables import limits
 from kakuremichi.dataplane.nftables.elements import SHARED_CONTAINERS
-from kakuremichi.dataplane.nftables.guards import GUARD_CONTAINERS, GUARDS, Guards, guard_chain
+from kakuremichi.dataplane.nftables.guards import GUARD_CONTAINERS, GUARDS, Guards, guard_chain, listener_chains
 from kakuremichi.dataplane.nftables.marks import GATEWAY_MARK
 from kakuremichi.dataplane.nftables.shared_rules import COUNT_NEW, KNOWN, clamp, find_number, ours, to_targets
 from kakuremichi.dataplane.nftables.skeleton import Chain, Container, Skeleton, check_interface
@@ -11,6 +11,7 @@ from kakuremichi.model.addresses import SLOTS
 CONTAINERS = (
     *SHARED_CONTAINERS,
     Container("open", ("mark",)),
+    Container("returned", ("mark",), counter=True),  # of what `used` counts, the packets and bytes to visitors
     Container("allow4", ("mark", "ipv4_addr"), interval=True),
     Container("allow6", ("mark", "ipv6_addr"), interval=True),
     Container("carried4", ("mark",), ("inet_service",)),  # the local port of the program that carries this service
@@ -23,6 +24,7 @@ CONTAINERS = (
 )
 
 OURS = ours(GATEWAY_MARK)
+_SUBNET6 = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00"  # the /120 beside an agent's /24
 
 
 def gateway_skeleton(interface: str, slot: int, guards: Guards = GUARDS) -> Skeleton:
@@ -39,7 +41,7 @@ def gateway_skeleton(interface: str, slot: int, guards: Guards = GUARDS) -> Skel
             _translate(wg, slot),
             _source(wg, slot),
             *_host_guard(wg),
-            _tunnel_guard(wg),
+            *_tunnel_guard(wg),
             clamp(wg),
         ),
         limits.templates(),
@@ -69,7 +71,7 @@ def _admission(wg: str, guards: Guards) -> tuple[Chain, ...]:
     """The first packet of a flow finds its service; from then on the flow's mark tells."""
     return (
         guard_chain(guards),
-        Chain("listener", ("meta l4proto . th dport @listeners jump guard", "accept")),
+        *listener_chains(wg, guards),
         Chain("admitted", ("jump guard", "ct mark @limited jump limits", COUNT_NEW)),
         Chain(
             "choose",
@@ -83,13 +85,17 @@ def _admission(wg: str, guards: Guards) -> tuple[Chain, ...]:
             ),
         ),
         # A policer: TCP slows down when packets are missing, UDP loses them.
-        Chain("known", ("ct direction reply ct mark @bandwidth drop", *KNOWN.rules)),
+        Chain(
+            "known",
+            ("ct direction reply ct mark @bandwidth drop", "ct direction reply ct mark @returned", *KNOWN.rules),
+        ),
         Chain(
             "classify",
             (
                 f"{OURS} goto known",
                 # The gateway's own flows to a target bear no mark: HAProxy keeps them open for many visitors.
                 f"iifname {wg} ip saddr . tcp sport @shaped drop",
+                f"meta nfproto ipv6 iifname {wg} ip6 saddr . tcp sport @shaped6 drop",
                 # Not `lo`: what listens on this host under the same port stays reachable for the host itself.
                 f"iifname != {{ lo, {wg} }} ct state new meta l4proto {{ tcp, udp }} fib daddr type local goto choose",
             ),
@@ -143,7 +149,7 @@ def _source(wg: str, slot: int) -> Chain:
         "source",
         (
             f"oifname {wg} snat ip to ip daddr & 255.255.255.0 | 0.0.0.{slot}",
-            f"oifname {wg} snat ip6 to ip6 daddr & ffff:ffff:ffff:ffff:: | ::{slot:x}",
+            f"oifname {wg} snat ip6 to ip6 daddr & {_SUBNET6} | ::{slot:x}",
         ),
         "nat hook postrouting priority srcnat - 1",
     )
@@ -173,17 +179,25 @@ def _host_guard(wg: str) -> tuple[Chain, ...]:
     )
 
 
-def _tunnel_guard(wg: str) -> Chain:
-    """Into the tunnel only what we have translated, out of it only the answers, never from agent to agent."""
-    return Chain(
-        "tunnel_guard",
-        (
-            f"iifname {wg} oifname {wg} counter drop",
-            f"iifname {wg} {OURS} ct state established ct direction reply accept",
-            f"iifname {wg} {OURS} ct state related accept",
-            f"iifname {wg} counter drop",
-            f"oifname {wg} {OURS} ct status dnat accept",
-            f"oifname {wg} counter drop",
+def _tunnel_guard(wg: str) -> tuple[Chain, ...]:
+    """Into the tunnel only what we have translated, out of it only the answers, never from agent to agent.
+
+    Every packet of every flow comes here, and to compare the name of an interface is the dearest of these matches.
+    """
+    return (
+        Chain(
+            "out_of_tunnel",
+            (
+                f"oifname {wg} counter drop",
+                f"{OURS} ct state established ct direction reply accept",
+                f"{OURS} ct state related accept",
+                "counter drop",
+            ),
         ),
-        "filter hook forward priority filter",
+        Chain("into_tunnel", (f"{OURS} ct status dnat accept", "counter drop")),
+        Chain(
+            "tunnel_guard",
+            (f"iifname {wg} goto out_of_tunnel", f"oifname {wg} goto into_tunnel"),
+            "filter hook forward priority filter",
+        ),
     )

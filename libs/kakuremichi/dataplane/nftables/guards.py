@@ -36,16 +36,45 @@ GUARD_CONTAINERS = tuple(
 )
 
 
+# The first packet of a TCP connection, and what a flood is made of.
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+_LISTENER = "meta l4proto . th dport @listeners"
+
+
 def guard_chain(guards: Guards) -> Chain:
     """First the rate: what it drops costs no look at the list of the visitor's open flows."""
-    rates = [
+    return Chain("guard", (*_rates(guards), *_counts(guards)))
+
+
+def listener_chains(wg: str, guards: Guards) -> tuple[Chain, ...]:
+    """New connections to programs of this host; `wg` is the tunnel's interface, quoted.
+
+    What comes too fast there is dropped before the kernel has tracked it, where a SYN costs less than half of the time.
+    """
+    rates = _rates(guards)
+    early = (f"{_SYN} {_LISTENER} iifname != {{ lo, {wg} }} fib daddr type local goto syn_rate",) if rates else ()
+    return (
+        Chain("syn_rate", rates),
+        Chain("early", early, "filter hook prerouting priority raw"),
+        Chain("held", _counts(guards)),
+        # Its rate is counted already.
+        Chain(
+            "listener", (*((f"{_SYN} {_LISTENER} goto held",) if rates else ()), f"{_LISTENER} jump guard", "accept")
+        ),
+    )
+
+
+def _rates(guards: Guards) -> tuple[str, ...]:
+    return tuple(
         f"update @guard_rate{digit} {{ {visitor} {rate_words(guards.rate)} }} counter drop"
         for digit, (_, visitor) in VISITOR.items()
         if guards.rate
-    ]
-    counts = [
+    )
+
+
+def _counts(guards: Guards) -> tuple[str, ...]:
+    return tuple(
         f"meta l4proto tcp add @guard_conns{digit} {{ {visitor} {count_words(guards.connections)} }} counter drop"
         for digit, (_, visitor) in VISITOR.items()
         if guards.connections
-    ]
-    return Chain("guard", (*rates, *counts))
+    )

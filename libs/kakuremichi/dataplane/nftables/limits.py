@@ -44,6 +44,7 @@ STATEMENTS: Mapping[str, Words] = {
     "conns": count_words,
     "bandwidth": bandwidth_words,
     "shaped": bandwidth_words,
+    "shaped6": bandwidth_words,
 }
 
 
@@ -82,6 +83,7 @@ CONTAINERS = (
     Container("conns", ("mark",), statement=count_words(1)),
     Container("bandwidth", ("mark",), statement=bandwidth_words(1)),
     Container("shaped", ("ipv4_addr", "inet_service"), statement=bandwidth_words(1)),
+    Container("shaped6", ("ipv6_addr", "inet_service"), statement=bandwidth_words(1)),
 )
 
 # Per visitor: an IPv4 address or an IPv6 /64, which is what one customer gets.

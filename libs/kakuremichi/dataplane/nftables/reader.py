@@ -43,12 +43,16 @@ class Actual:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Of one service or target since its element was made. Packets and bytes count both directions."""
+    """Of one service or target since its element was made. Packets and bytes count both directions; `…_out` are those
+    of a gateway to its visitors.
+    """
 
     packets: int = 0
     bytes: int = 0
     connections: int = 0
     refused: int = 0  # first packets of flows beyond a limit on new or open flows
+    packets_out: int = 0
+    bytes_out: int = 0
 
 
 def policy_comments(policy: Policy) -> tuple[str, ...]:
@@ -77,12 +81,13 @@ def parse_table(text: bytes) -> Actual:
     )
 
 
-def parse_counters(used: bytes, opened: bytes, refused: bytes = b"") -> Mapping[int, Counters]:
+def parse_counters(used: bytes, opened: bytes, refused: bytes = b"", returned: bytes = b"") -> Mapping[int, Counters]:
     """The answers of `nft -j list set` for the sets of these names, by service number; "" is a set without elements."""
     connections = {number: packets for number, packets, _ in _counted(opened)}
     beyond = {number: packets for number, packets, _ in _counted(refused)}
+    out = {number: (packets, size) for number, packets, size in _counted(returned)}
     return {
-        number: Counters(packets, size, connections.get(number, 0), beyond.get(number, 0))
+        number: Counters(packets, size, connections.get(number, 0), beyond.get(number, 0), *out.get(number, (0, 0)))
         for number, packets, size in _counted(used)
     }
 

@@ -37,7 +37,8 @@ class Reconciler:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._desired: Desired | None = None
+        self._desired: Desired | None = None  # as of the last full comparison, but for its items
+        self._items: dict[int, Elements] = {}  # what is desired now
         self._claims: dict[Place, int] = {}
         self._held: _Held | None = None
 
@@ -50,7 +51,7 @@ class Reconciler:
         actual = await self._read()
         # For 10,000 services a comparison takes longer than an event loop should be held up.
         claims, accepted, groups, refused = await asyncio.to_thread(_compare, actual, desired)
-        self._desired, self._claims = replace(desired, items=dict(accepted)), claims
+        self._desired, self._items, self._claims = replace(desired, items={}), dict(accepted), claims
         adopted = actual is not None and actual.has(desired.skeleton)
         held = _Held(actual.elements if adopted and actual else {})
         flush = None
@@ -76,11 +77,15 @@ class Reconciler:
         if self._desired is None:
             raise RuntimeError("nftables: a change came before the first full comparison")
         if self._held is None:  # the last pass ended in doubt
-            return await self.full(replace(self._desired, items={**self._desired.items, **items}))
+            return await self.full(replace(self._desired, items={**self._items, **items}))
         accepted, refused = self._claim(items)
         held = self._held
         groups = groups_between(held.around(accepted), accepted)
-        self._desired = replace(self._desired, items={**self._desired.items, **accepted})
+        for owner, elements in accepted.items():
+            if elements:
+                self._items[owner] = elements
+            else:
+                self._items.pop(owner, None)
         report = await self._perform(held, groups, None)
         return replace(report, refused=(*refused, *report.refused))
 
@@ -97,7 +102,7 @@ class Reconciler:
         return actual
 
     def _claim(self, items: Mapping[int, Elements]) -> tuple[dict[int, Elements], tuple[Refusal, ...]]:
-        former = {} if self._desired is None else {owner: self._desired.items.get(owner, ()) for owner in items}
+        former = {owner: self._items.get(owner, ()) for owner in items}
         for elements in former.values():
             for place in places_of(elements):
                 self._claims.pop(place, None)

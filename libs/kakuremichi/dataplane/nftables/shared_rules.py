@@ -41,5 +41,12 @@ def to_targets(prefix: str = "") -> tuple[str, ...]:
 
 def clamp(wg: str) -> Chain:
     """`rt mtu` is the smaller one of both directions, so it is the tunnel's either way."""
-    syn = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
-    return Chain("clamp", (f"oifname {wg} {syn}", f"iifname {wg} {syn}"), "filter hook forward priority mangle")
+    # The flags come first: few packets have them.
+    return Chain(
+        "clamp",
+        tuple(
+            f"tcp flags & (syn | rst) == syn {way} {wg} tcp option maxseg size set rt mtu"
+            for way in ("oifname", "iifname")
+        ),
+        "filter hook forward priority mangle",
+    )
