@@ -8,19 +8,16 @@ import pytest
 from kakuremichi.audit.merkle import root_of
 from kakuremichi.audit.seals import checkpoint_of
 from kakuremichi.bus.memory import MemoryNats
-from kakuremichi.node.state import Enrolment, NodeState
-from kakuremichi.node.witnessing import Witness
-from kakuremichi.runtime.files import write_atomically
 from kakuremichi.wire import signing, subjects
 from kakuremichi.wire.checkpoints import CHECKPOINT, AskCheckpoint, Checkpoint, CheckpointRefused, NewestCheckpoint
 from kakuremichi.wire.codec import decode_any, encode
-from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer
 from kakuremichi.wire.history import LogPage, ReadLog
 from kakuremichi.wire.signing import Signed, verify_key
 from kakuremichi_registry.checkpoints import Checkpoints
 from kakuremichi_registry.store import checkpoints as store
 from support.history import log_of
-from support.real_registry import Enrollee, World, http
+from support.real_registry import World, http
+from support.witness import Gateway
 
 
 @pytest.fixture(autouse=True)
@@ -38,28 +35,11 @@ def read(world: World, signed: Signed) -> Checkpoint:
     return checkpoint_of(signed, world.trust.deployment, verify_key(world.trust.feed_key))
 
 
-class Gateway:
-    """A gateway that is only a witness."""
-
-    def __init__(self, world: World, nats: MemoryNats, node: Enrollee, folder: Path) -> None:
-        self.warnings: dict[str, str] = {}
-        self.state = NodeState(folder)
-        self.state.open()
-        write_atomically(folder / "identity.seed", bytes(node.identity).hex().encode())
-        given = node.enrolled
-        answer = EnrolmentAnswer(
-            deployment=given.deployment, certificate=given.certificate, trust=given.trust, feed_key=given.feed_key,
-            endpoints=(), bus=BusAccess(url="", jwt=""),
-        )  # fmt: skip
-        bus = nats.connect(subjects.reply_prefix(node.node_id))
-        self.witness = Witness(bus, self.state, Enrolment(answer), self.warnings.__setitem__, every_s=0.05)
-
-
 @pytest.fixture
 async def gateway(registry_world: World, nats: MemoryNats, tmp_path: Path) -> Gateway:
     node = await registry_world.enrol("gw1", "gateway")
     await registry_world.enrol("site-a")
-    return Gateway(registry_world, nats, node, tmp_path / "gw1")
+    return Gateway(node, nats.connect(subjects.reply_prefix(node.node_id)), tmp_path / "gw1")
 
 
 async def test_each_checkpoint_is_the_root_over_all_rows(registry_world: World, gateway: Gateway) -> None:

@@ -2,10 +2,12 @@
 
 import json
 
+from msgspec import UNSET, structs
+
 from audit.conftest import Deployment
 from kakuremichi.cli.restoring import plan_of
 from kakuremichi.model.ids import NodeId, ServiceId
-from kakuremichi.wire.commands import RemoveNode, UnpublishService
+from kakuremichi.wire.commands import PublishService, RemoveNode, Terms, UnpublishService
 from kakuremichi_registry.store import history
 from support.real_registry import http, tcp
 
@@ -80,6 +82,36 @@ async def test_an_export_tells_the_moment_too(deployment: Deployment) -> None:
     file = await deployment.export()
     await deployment.good("restore", "--to", str(then), "--from", file, "--apply", "--yes")
     assert await services(deployment) == held
+
+
+async def test_whose_a_service_was_comes_back_too(deployment: Deployment) -> None:
+    """One that was a file's and is nobody's, one that was nobody's and is a file's, one of another file, one gone."""
+    world = deployment.world
+    await world.enrol("gw1", "gateway")
+    await world.enrol("site-a")
+    await world.enrol("site-b")
+    owners = {"lost": "fleet", "taken": "", "moved": "fleet", "gone": "fleet", "kept": "fleet"}
+    for name, owner in owners.items():
+        await world.ask(owned(name, Terms(source=owner or UNSET)))
+    then, held = await last(deployment), await services(deployment)
+    await world.ask(owned("lost", Terms(adopt="fleet")))
+    await world.ask(owned("taken", Terms(source="fleet", adopt="")))
+    await world.ask(owned("moved", Terms(source="other", adopt="fleet")))
+    await world.ask(UnpublishService(actor="bob", service_id=ServiceId("gone")))
+    await world.ask(http("kept", agent="site-b"))
+    plan = (await deployment.good("restore", "--to", str(then), "--plan")).stdout
+    taken = {line.split()[1]: line.rpartition("taken from ")[2].rstrip(")") for line in plan.splitlines()}
+    assert {name: taken[name] for name in ("lost", "taken", "moved")} == {
+        "lost": "by-hand", "taken": "fleet", "moved": "other",
+    }  # fmt: skip
+    said = await deployment.good("restore", "--to", str(then), "--apply", "--yes")
+    assert "5 of 5 written" in said.stderr
+    assert await services(deployment) == held
+    assert (await deployment.good("restore", "--to", str(then))).stdout == ""
+
+
+def owned(name: str, terms: Terms) -> PublishService:
+    return structs.replace(http(name), terms=terms)
 
 
 def test_a_service_that_had_no_target_is_left() -> None:

@@ -1,6 +1,8 @@
 """An export of the log: JSON lines that say all that is needed to check them, offline and years later. Pure.
 
-The first line is the header, then the rows in order, each checkpoint behind the last row that it covers, the end.
+The first line is the header, then the rows in order, each checkpoint behind the last row that it covers, the end. Of a
+log whose first rows were retired the header is followed by where it begins and the state there; an export of rows that
+are to be retired ends with the checkpoint that covers them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +14,8 @@ from msgspec import Struct
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.wire.facts import LoggedFact
 
-FORMAT = "kakuremichi-audit-export.v1"
+FORMAT = "kakuremichi-audit-export.v1"  # a log from its first row on
+FORMAT_OF_PART = "kakuremichi-audit-export.v2"  # with a `begin`, a `cover`, or both
 MAX_LINE_BYTES = 1024 * 1024  # a row comes from one message of the bus; this is an order of magnitude more
 
 
@@ -38,12 +41,37 @@ class CheckpointLine(Line, frozen=True, kw_only=True, tag="checkpoint"):
     witnesses: tuple[bytes, ...] = ()  # Cosignature, each
 
 
+class Begin(Line, frozen=True, kw_only=True, tag="begin"):
+    """The rows up to `seq` are elsewhere: their place in chain and tree, and as many `state` lines as `states` says."""
+
+    seq: int
+    hash: str  # hex, of row `seq`
+    at: str  # of row `seq`
+    roots: tuple[bytes, ...]  # of the perfect subtrees over rows 1 to `seq`, see kakuremichi.audit.merkle
+    export_sha256: str  # hex, of the file that row `seq` left with
+    states: int
+    state_sha256: str  # hex, over the rows of the state, each with a line feed
+
+
+class StateLine(Line, frozen=True, kw_only=True, tag="state"):
+    row: str  # a row of the state as snapshots keep it, see kakuremichi.audit.rows
+
+
+class CoverLine(Line, frozen=True, kw_only=True, tag="cover"):
+    """A checkpoint of `size` rows, that of the file's last row or a later one, and that it continues the file's."""
+
+    size: int
+    signed: bytes  # Signed Checkpoint, as published
+    witnesses: tuple[bytes, ...]  # Cosignature, each
+    proof: tuple[bytes, ...]  # consistency of the tree over the rows so far with the checkpoint's
+
+
 class End(Line, frozen=True, kw_only=True, tag="end"):
-    rows: int
+    rows: int  # in this file
     hash: str  # hex, of the last row
 
 
-AnyLine = Header | RowLine | CheckpointLine | End
+AnyLine = Header | Begin | StateLine | RowLine | CheckpointLine | CoverLine | End
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyLine)
@@ -96,16 +124,16 @@ def _check_header(line: AnyLine | Misread) -> None:
         raise ExportError(f"line 1: {line.reason}; an export begins with a header of format {FORMAT}")
     if not isinstance(line, Header):
         raise ExportError(f"line 1: no header; an export begins with one of format {FORMAT}")
-    if line.format != FORMAT:
-        raise ExportError(f"line 1: format {line.format[:64]!r}; this release reads {FORMAT}")
+    if line.format not in (FORMAT, FORMAT_OF_PART):
+        raise ExportError(f"line 1: format {line.format[:64]!r}; this release reads {FORMAT} and {FORMAT_OF_PART}")
 
 
 def rows(lines: Iterable[bytes]) -> Iterator[LogRow]:
-    """The rows alone, whole and in order; :class:`ExportError` if the file is cut off, damaged or out of order.
+    """The rows alone, whole and in order, from where the file begins; :class:`ExportError` if it is cut off or damaged.
 
     Neither the chain nor a signature is checked: that is `kakuremichi.audit.verify`.
     """
-    log_id, seq, number, ended = "", 0, 0, False
+    log_id, seq, number, after, ended = "", 0, 0, 0, False
     for number, line in read(lines):
         if isinstance(line, Misread):
             raise ExportError(f"line {number}: {line.reason}")
@@ -113,14 +141,14 @@ def rows(lines: Iterable[bytes]) -> Iterator[LogRow]:
             raise ExportError(f"line {number}: stands behind the end")
         if isinstance(line, Header):
             log_id = _only_first(number, line).log_id
+        elif isinstance(line, Begin):
+            seq = after = _only_second(number, line).seq
         elif isinstance(line, RowLine):
             _check_place(number, line, log_id, seq + 1)
             seq = line.seq
             yield _log_row(number, line)
         elif isinstance(line, End):
-            ended = True
-            if line.rows != seq:
-                raise ExportError(f"line {number}: {line.rows} rows were exported, {seq} are in the file")
+            ended = _right_end(number, line, seq - after)
     if not number:
         raise ExportError(f"file: empty; an export begins with a header of format {FORMAT}")
     if not ended:
@@ -131,6 +159,18 @@ def _only_first(number: int, header: Header) -> Header:
     if number != 1:
         raise ExportError(f"line {number}: a second header; exports are not to be joined")
     return header
+
+
+def _only_second(number: int, begin: Begin) -> Begin:
+    if number != 2:
+        raise ExportError(f"line {number}: a beginning that does not follow the header")
+    return begin
+
+
+def _right_end(number: int, end: End, found: int) -> bool:
+    if end.rows != found:
+        raise ExportError(f"line {number}: {end.rows} rows were exported, {found} are in the file")
+    return True
 
 
 def _check_place(number: int, line: RowLine, log_id: str, expected: int) -> None:

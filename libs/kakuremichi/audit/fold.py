@@ -185,7 +185,7 @@ def _free_host(state: State, old: Service, row: LogRow) -> None:
 
 
 def _nothing(_state: State, _fact: facts.Fact, _row: LogRow) -> None:
-    """What changes no row of the state: a node has yet to do it, or it is about people and their ways in."""
+    """What changes no row of the state: a node has yet to do it, or it is about people, their ways in, or the log."""
 
 
 _APPLY: dict[type[facts.Fact], Callable[[State, Any, LogRow], None]] = {
@@ -210,6 +210,7 @@ _APPLY: dict[type[facts.Fact], Callable[[State, Any, LogRow], None]] = {
     facts.SessionsEnded: _nothing,
     facts.ApiTokenCreated: _nothing,
     facts.ApiTokenRemoved: _nothing,
+    facts.LogRetired: _nothing,
 }
 FOLDED = frozenset(_APPLY)
 

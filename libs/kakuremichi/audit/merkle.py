@@ -32,6 +32,10 @@ class Frontier:
             raise ValueError(f"frontier of size {size}: {len(roots)} roots, {size.bit_count()} are needed")
         self.size, self._roots = size, list(roots)
 
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        return tuple(self._roots)
+
     def append(self, entry: bytes) -> None:
         self.append_subtree(1, leaf(entry))
 

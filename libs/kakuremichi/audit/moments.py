@@ -36,13 +36,20 @@ def parse_moment(text: str) -> Moment:
     return Moment(at=at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
-def state_at(rows: Iterable[LogRow], moment: Moment, *, log_id: str = "") -> State:
-    """Fold as many of the rows as belong to the moment."""
-    state = State(log_id=log_id)
+def refuse_earlier(moment: Moment, base: State) -> None:
+    """:class:`MomentError` if the moment lies before `base`, where an export begins."""
+    if 0 <= moment.seq < base.seq or (moment.at and later(base.at, moment.at)):
+        said = f"log row {moment.seq}" if moment.seq >= 0 else moment.at
+        raise MomentError(f"{said}: the rows up to {base.seq} of {base.at} are in an earlier export; ask that one")
+
+
+def state_at(rows: Iterable[LogRow], moment: Moment, base: State) -> State:
+    """Fold as many of the rows as belong to the moment into `base`, the state before the first of them."""
+    refuse_earlier(moment, base)
     for row in rows:
         if (0 <= moment.seq < row.seq) or (moment.at and later(row.at, moment.at)):
             break
-        fold(state, (row,))
-    if moment.seq > state.seq:
-        raise MomentError(f"log row {moment.seq}: the log ends with row {state.seq}")
-    return state
+        fold(base, (row,))
+    if moment.seq > base.seq:
+        raise MomentError(f"log row {moment.seq}: the log ends with row {base.seq}")
+    return base

@@ -162,6 +162,8 @@ NOT_FOLDED = {
     "feed_item": "the same",
     "feed_live": "the same",
     "idempotency": "answers to repetitions, forgotten after 24 hours",
+    "log_cut": "what is left of rows that have left with an export",
+    "log_cut_run": "says something about the log",
     "log_head": "is the log's own place: sequence and hash",
     "log_run": "says something about the log",
     "migration": "the release of the schema",

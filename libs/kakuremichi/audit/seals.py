@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kakuremichi.audit.export import CheckpointLine, Header
+from kakuremichi.audit.export import CheckpointLine, CoverLine, Header
 from kakuremichi.model.keys import VerifyKey
 from kakuremichi.wire import signing
 from kakuremichi.wire.checkpoints import CHECKPOINT, WITNESS, Checkpoint, Cosignature
@@ -63,7 +63,7 @@ def feed_key_of(signed: Signed, deployment: DeploymentId, members: TrustSet) -> 
         raise AuthorityError("feed_key", f"feed key: {error}") from error
 
 
-def open_checkpoint(authority: Authority, line: CheckpointLine, log_id: str) -> Seal:
+def open_checkpoint(authority: Authority, line: CheckpointLine | CoverLine, log_id: str) -> Seal:
     """:class:`AuthorityError` unless the feed key signed it for this log."""
     signed = _signed(line.signed, "signed")
     checkpoint = checkpoint_of(signed, authority.deployment, authority.feed_key)
@@ -83,6 +83,23 @@ def checkpoint_of(signed: Signed, deployment: DeploymentId, feed_key: VerifyKey)
         return decode(signing.verify(CHECKPOINT, deployment, signed, {feed_key}), Checkpoint)
     except (WireError, SignatureRefusedError) as error:
         raise AuthorityError("signed", f"checkpoint: {error}") from error
+
+
+def held_checkpoint(authority: Authority, raw: bytes, log_id: str) -> Checkpoint:
+    """What a gateway keeps as the last that it signed; :class:`AuthorityError` if it is none, or of another log."""
+    checkpoint = checkpoint_of(_signed(raw, "held"), authority.deployment, authority.feed_key)
+    if checkpoint.log_id != log_id:
+        said = f"checkpoint that is held: of log {checkpoint.log_id[:64]}, the export is of {log_id[:64]}"
+        raise AuthorityError("held", said)
+    return checkpoint
+
+
+def size_of_held(raw: bytes) -> int:
+    """Of how many rows it is, whoever signed it; :class:`AuthorityError`."""
+    try:
+        return decode(_signed(raw, "held").body, Checkpoint).size
+    except WireError as error:
+        raise AuthorityError("held", f"checkpoint that is held: {error}") from error
 
 
 def _witnesses(

@@ -32,6 +32,11 @@ class Chain:
     _tips: list[Tip] = field(default_factory=lambda: [Tip(0, 0, NO_HASH)])
     _repairs: int = 0
 
+    @classmethod
+    def behind(cls, seq: int, digest: bytes, found: list[Finding]) -> "Chain":
+        """A chain whose rows up to `seq` are elsewhere."""
+        return cls(seq=seq, found=found, _tips=[Tip(0, seq, digest)])
+
     def row(self, line: int, row: LogRow) -> Tip | None:
         """Take the next row in; the one before, now that it is decided, None if it is not."""
         if row.seq <= self.seq:

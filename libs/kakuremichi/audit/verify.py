@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kakuremichi.audit import export
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.findings import Finding
-from kakuremichi.audit.merkle import Frontier
-from kakuremichi.audit.seals import Authority, AuthorityError, Seal, authority_of, open_checkpoint
+from kakuremichi.audit.merkle import Frontier, ProofError, verify_consistency
+from kakuremichi.audit.retirements import RETIRED, retirement_of
+from kakuremichi.audit.seals import Authority, AuthorityError, Seal, authority_of, held_checkpoint, open_checkpoint
 from kakuremichi.audit.tips import Chain, Tip
 from kakuremichi.wire.checkpoints import Checkpoint
+from kakuremichi.wire.facts import LogRetired
 
 MOST_FINDINGS = 200  # a file of another kind would have one for every line
 
@@ -22,6 +25,15 @@ class Known:
     trust_sha256: bytes = b""  # of the trust set's body, as every join token carries it
     seq: int = 0  # a row noted before, and its hash: the log has to reach it
     hash: bytes = b""
+    held: bytes = b""  # what a gateway keeps as the checkpoint that it signed last: the log has to contain it
+
+
+class Cover(NamedTuple):
+    """A checkpoint of `size` rows, among them all of the file."""
+
+    size: int
+    signed: bytes
+    witnesses: tuple[str, ...]  # node ids
 
 
 @dataclass
@@ -31,12 +43,22 @@ class Report:
     trust_sha256: bytes
     pinned: bool  # the trust set is the one that the auditor knows
     rows: int = 0
+    begin: export.Begin | None = None  # None: with row 1
+    last: int = 0  # the sequence of the last row
     hash: bytes = b""
+    roots: tuple[bytes, ...] = ()  # of the tree over all rows up to the last; () where some are missing
+    retirements: list[tuple[int, LogRetired]] = field(default_factory=list)  # by the rows that tell them
+    cover: Cover | None = None  # what the file ends with, as retired ones do; None: it ends with the log
     checkpoints: int = 0
     covered: int = 0  # rows under the last good checkpoint
     witnessed: int = 0  # rows under the last one that a gateway signed too
     witnesses: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def after(self) -> int:
+        """The row before the first."""
+        return self.begin.seq if self.begin else 0
 
     @property
     def good(self) -> bool:
@@ -69,10 +91,16 @@ class _Reading:
         self.authority: Authority | None = None
         self._tree_is_whole, self._ended = True, False
         self._noted: bytes | None = None
+        self._cover: tuple[int, export.CoverLine] | None = None
+        self._held: Checkpoint | None = None
+        self._held_root: bytes | None = None
+        self._states, self._state_sha256 = 0, hashlib.sha256()
         trust_sha256 = b""
         try:
             self.authority = authority_of(header)
             trust_sha256 = self.authority.trust_sha256
+            if self._known.held:
+                self._held = held_checkpoint(self.authority, self._known.held, header.log_id)
         except AuthorityError as error:
             self.say(1, 0, error.field, str(error))
         pinned = bool(known.trust_sha256) and known.trust_sha256 == trust_sha256
@@ -85,12 +113,18 @@ class _Reading:
         self.chain.found.append(Finding(line, seq, name, sentence))
 
     def take(self, number: int, line: export.AnyLine | export.Misread) -> None:
-        if self._ended:
+        if self._ended or (self._cover is not None and not isinstance(line, export.End)):
             self.say(number, 0, "", "stands behind the end")
             return
         match line:
             case export.RowLine():
                 self._row(number, line)
+            case export.Begin():
+                self._begin(number, line)
+            case export.StateLine():
+                self._state_line(number, line)
+            case export.CoverLine():
+                self._cover = (number, line)  # it is about the last row, which the end decides on
             case export.CheckpointLine():
                 self._checkpoint(number, line)
             case export.End():
@@ -99,6 +133,35 @@ class _Reading:
                 self.say(number, 0, "", "a second header; exports are not to be joined")
             case export.Misread():
                 self.say(number, 0, "", line.reason)
+
+    def _begin(self, number: int, line: export.Begin) -> None:
+        if number != 2:
+            self.say(number, 0, "begin", "a beginning that does not follow the header")
+            return
+        try:
+            self._tree = Frontier(line.seq, line.roots)
+            digest = bytes.fromhex(line.hash)
+        except ValueError as error:
+            self.say(number, line.seq, "begin", f"is no place where an export can begin: {error}")
+            self._tree_is_whole = False
+            return
+        self.report.begin = line
+        self._see_held()
+        self.chain = Chain.behind(line.seq, digest, self.chain.found)
+
+    def _state_line(self, number: int, line: export.StateLine) -> None:
+        if self.report.begin is None or self.report.rows:
+            self.say(number, 0, "state", "a row of a state that does not follow a beginning")
+            return
+        self._states += 1
+        self._state_sha256.update(line.row.encode() + b"\n")
+
+    def _check_state(self) -> None:
+        begin = self.report.begin
+        if begin is None or (self._states, self._state_sha256.hexdigest()) == (begin.states, begin.state_sha256):
+            return
+        said = f"{self._states} rows of the state follow, of {begin.states}" if self._states != begin.states else ""
+        self.say(2, begin.seq, "state", said or "the state after it is not the one that the beginning names")
 
     def _row(self, number: int, line: export.RowLine) -> None:
         if line.log_id != self._header.log_id:
@@ -114,12 +177,30 @@ class _Reading:
         self._append(self.chain.row(number, row))
         if row.seq == self._known.seq:
             self._noted = row.hash
+        if row.topic == RETIRED and (fact := retirement_of(row)) is not None:
+            self.report.retirements.append((row.seq, fact))
         self.report.rows += 1
 
     def _append(self, settled: Tip | None) -> None:
         """A row is decided on once by a checkpoint and again by the row behind it."""
         if settled is not None and settled.seq == self._tree.size + 1:
             self._tree.append(settled.digest)
+            self._see_held()
+
+    def _see_held(self) -> None:
+        if self._held is not None and self._tree.size == self._held.size:
+            self._held_root = self._tree.root()
+
+    def _check_held(self, held: Checkpoint) -> None:
+        if self._held_root == held.root or not (self.chain.whole and self._tree_is_whole):
+            return
+        if self._held_root is not None:
+            said = f"log of {held.size} rows: is not the one that the gateway signed; rows before were written anew"
+        elif held.size < self.report.after:
+            said = f"a gateway signed {held.size} rows, which have left with an earlier export: verify that too"
+        else:
+            said = f"a gateway signed {held.size} rows, and the log does not reach them"
+        self.say(0, held.size, "held", said)
 
     def _checkpoint(self, number: int, line: export.CheckpointLine) -> None:
         if self.authority is None:
@@ -133,10 +214,10 @@ class _Reading:
             self.say(number, 0, "witnesses", sentence)
         self._append(self.chain.settle(known=seal.checkpoint.hash))
         if self._fits(number, seal.checkpoint):
-            self._count(seal)
+            self._count(seal, seal.checkpoint.size)
 
     def _fits(self, number: int, checkpoint: Checkpoint) -> bool:
-        covered = self.report.covered
+        covered = max(self.report.covered, self.report.after)
         if checkpoint.size != self.chain.seq:
             said = f"of {checkpoint.size} rows: stands behind row {self.chain.seq}"
             said += "; rows before it are missing" if checkpoint.size > self.chain.seq else ""
@@ -156,8 +237,30 @@ class _Reading:
             return False
         return True
 
-    def _count(self, seal: Seal) -> None:
-        report, size = self.report, seal.checkpoint.size
+    def _check_cover(self, number: int, line: export.CoverLine) -> None:
+        """A checkpoint of rows that go on behind the file's last: the tree says that these are the first of them."""
+        if self.authority is None:
+            return
+        try:
+            seal = open_checkpoint(self.authority, line, self._header.log_id)
+            if self.chain.whole and self._tree_is_whole:
+                size, checkpoint = self._tree.size, seal.checkpoint
+                verify_consistency(size, self._tree.root(), checkpoint.size, checkpoint.root, line.proof)
+                self._count(seal, size)
+        except AuthorityError as error:
+            self.say(number, 0, error.field, str(error))
+            return
+        except ProofError as error:
+            first, last = max(self.report.covered, self.report.after) + 1, self.chain.seq
+            said = f"checkpoint of {line.size} rows: {error}; rows {first} to {last} are not what was signed"
+            self.say(number, last, "root", said)
+            return
+        for sentence in seal.doubtful:
+            self.say(number, 0, "witnesses", sentence)
+        self.report.cover = Cover(seal.checkpoint.size, line.signed, seal.witnesses)
+
+    def _count(self, seal: Seal, size: int) -> None:
+        report = self.report
         report.checkpoints += 1
         report.covered = size
         if seal.witnesses:
@@ -181,8 +284,16 @@ class _Reading:
         if not (self._ended or ended):
             self._append(self.chain.settle())
             self.say(0, 0, "", f"file: ends behind row {self.chain.seq} without its last line: it was cut off")
+        self._check_state()
+        if self._cover is not None:
+            self._check_cover(*self._cover)
+        if self._held is not None:
+            self._check_held(self._held)
         if self._known.seq and self._noted != self._known.hash:
             what = "is not the one that was noted" if self._noted else "was noted before, and the log does not reach it"
             self.say(0, self._known.seq, "hash", what)
-        self.report.hash, self.report.findings = self.chain.digest, self.chain.found
-        return self.report
+        report = self.report
+        report.last, report.hash, report.findings = self.chain.seq, self.chain.digest, self.chain.found
+        if self.chain.whole and self._tree_is_whole and self._tree.size == report.last:
+            report.roots = self._tree.roots
+        return report

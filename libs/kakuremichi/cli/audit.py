@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,11 +14,13 @@ import click
 
 from kakuremichi.audit import export
 from kakuremichi.audit.findings import Finding, compare
-from kakuremichi.audit.verify import Known, Report, verify
-from kakuremichi.cli.exits import FAILURE, USAGE, CliError
+from kakuremichi.audit.seals import AuthorityError, size_of_held
+from kakuremichi.audit.verify import Known
+from kakuremichi.cli.exits import FAILURE, UNREACHABLE, USAGE, CliError
 from kakuremichi.cli.options import with_client
-from kakuremichi.cli.output import plain, print_json, talk
+from kakuremichi.cli.output import plain, talk
 from kakuremichi.cli.past import sentences
+from kakuremichi.cli.verifying import checked, tell
 
 PAGE_TIMEOUT_S = 60.0
 NOTED = "SEQ:HASH"
@@ -50,22 +53,40 @@ def export_(client: Any, file: Path | None) -> None:
 
 def exported(client: Any) -> Iterator[export.AnyLine]:
     """The lines of an export, as the pages of the API come."""
-    after, last = 0, None
-    page: dict[str, Any] = {"next_after": 0}
-    while last is None or page["next_after"]:
-        query = {"after": str(after)}
-        page = client.call("GET", "audit", "export", query=query, timeout_s=PAGE_TIMEOUT_S)
-        if last is None:
-            yield export.Header(
-                format=export.FORMAT, log_id=page["log_id"], deployment=_raw(page["deployment"]),
-                trust=_raw(page["trust"]), feed_key=_raw(page["feed_key"]),
-            )  # fmt: skip
-            last = export.End(rows=0, hash="00" * 32)
+    page = _page(client, 0, 0)
+    begin = page["begin"]
+    yield export.Header(
+        format=export.FORMAT_OF_PART if begin else export.FORMAT, log_id=page["log_id"],
+        deployment=_raw(page["deployment"]), trust=_raw(page["trust"]), feed_key=_raw(page["feed_key"]),
+    )  # fmt: skip
+    if begin:
+        yield export.Begin(**begin | {"roots": tuple(map(_raw, begin["roots"]))})
+        yield from map(_state_line, page["state"])
+        while page["next_state"]:
+            page = _page(client, 0, page["next_state"], begun=begin)
+            yield from map(_state_line, page["state"])
+    rows, digest = 0, begin["hash"] if begin else "00" * 32
+    while True:
         yield from _merged(page)
         if page["items"]:
-            last = export.End(rows=page["items"][-1]["seq"], hash=page["items"][-1]["hash"])
-        after = page["next_after"]
-    yield last
+            rows, digest = rows + len(page["items"]), page["items"][-1]["hash"]
+        if not page["next_after"]:
+            break
+        page = _page(client, page["next_after"], 0, begun=None)
+    yield export.End(rows=rows, hash=digest)
+
+
+def _page(client: Any, after: int, state_after: int, begun: Any = ...) -> dict[str, Any]:
+    """`begun` is the beginning that the page has to have: another one came up meanwhile if it has not."""
+    query = {"after": str(after)} | ({"state_after": str(state_after)} if state_after else {})
+    page: dict[str, Any] = client.call("GET", "audit", "export", query=query, timeout_s=PAGE_TIMEOUT_S)
+    if begun is not ... and page["begin"] != begun:
+        raise CliError("log: rows were retired while it was exported; export it again", UNREACHABLE)
+    return page
+
+
+def _state_line(row: str) -> export.StateLine:
+    return export.StateLine(row=row)
 
 
 def _merged(page: dict[str, Any]) -> Iterator[export.AnyLine]:
@@ -83,9 +104,13 @@ def _raw(text: str) -> bytes:
 
 
 @audit.command(name="verify")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--trust-sha256", metavar="HEX", help="Of the deployment's trust set, as its join tokens carry it.")
 @click.option("--noted", metavar=NOTED, help="A row and its hash that you noted before: the log has to reach it.")
+@click.option(
+    "--held", type=click.Path(path_type=Path), metavar="FILE",
+    help="The checkpoint in a gateway's state folder: the log has to contain it.",
+)  # fmt: skip
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="Compare with another export too.")
 @click.option(
     "--against-database", is_flag=True, help="Compare with the tables too; KAKUREMICHI_DATABASE_URL names them."
@@ -96,24 +121,45 @@ def _raw(text: str) -> bytes:
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def verify_(
-    file: Path, *, trust_sha256: str | None, noted: str | None, against: Path | None, against_database: bool,
-    against_stream: bool, output: str,
+    files: tuple[Path, ...], *, trust_sha256: str | None, noted: str | None, held: Path | None,
+    against: Path | None, against_database: bool, against_stream: bool, output: str,
 ) -> None:  # fmt: skip
-    """Check that FILE is the log and all of it; needs no server. Exit code 1 if anything does not fit."""
+    """Check that FILE is the log and all of it; needs no server. Exit code 1 if anything does not fit.
+
+    Of a log whose first rows were retired, give these exports too: they have to meet. Comparisons are of the newest.
+    """
     known = _known(trust_sha256, noted)
-    with sentences(file), file.open("rb") as lines:
-        report = verify(lines, known)
+    if held is not None:
+        known = replace(known, held=_held(held))
+    parts, between = checked(files, known)
+    newest = Path(parts[-1].name)
     if against is not None:
-        report.findings += _against_file(file, against)
+        between += _against_file(newest, against)
     for flag, place in ((against_database, "database"), (against_stream, "stream")):
         if flag:
-            report.findings += _against_program(file, place)
-    if output == "json":
-        print_json(_as_json(report))
-    else:
-        _print(report)
-    if not report.good:
+            between += _against_program(newest, place)
+    tell(parts, between, output)
+    if between or not all(part.report.good for part in parts):
         raise click.exceptions.Exit(FAILURE)
+
+
+@audit.command()
+@click.option("--before", required=True, metavar="TIME|SEQ", help="The first moment, or row, that stays in any case.")
+@click.option("--to", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The export.")
+@click.option(
+    "--witnesses", type=click.IntRange(1, 8), default=1, show_default=True,
+    help="How many gateways have to have signed the checkpoint that covers the rows.",
+)  # fmt: skip
+@click.option("--trust-sha256", metavar="HEX", help="Of the deployment's trust set; another one is refused.")
+def retire(before: str, file: Path, witnesses: int, trust_sha256: str | None) -> None:
+    """Move old rows of the log out of the database into FILE, which is verified before they go.
+
+    Runs on the control host: KAKUREMICHI_DATABASE_URL names the database. Whole partitions leave, if gateways vouch for
+    them. The state there stays, so everything later can still be asked for. After a crash run it again as it was.
+    """
+    _known(trust_sha256, None)
+    argv = ["--before", before, "--to", str(file), "--witnesses", str(witnesses), "--trust-sha256", trust_sha256 or ""]
+    click.echo(plain(_program("retire", *argv).strip()))
 
 
 def _known(trust_sha256: str | None, noted: str | None) -> Known:
@@ -124,40 +170,30 @@ def _known(trust_sha256: str | None, noted: str | None) -> Known:
         raise CliError(f"--trust-sha256 HEX, --noted {NOTED}: with hexadecimal digits", USAGE) from error
 
 
+def _held(file: Path) -> bytes:
+    try:
+        raw = file.read_bytes()
+        size_of_held(raw)
+    except (OSError, AuthorityError) as error:
+        raise CliError(f"{file}: {error}", USAGE) from error
+    return raw
+
+
 def _against_file(file: Path, other: Path) -> list[Finding]:
     with sentences(other), file.open("rb") as ours, other.open("rb") as theirs:
         return list(compare(export.rows(ours), export.rows(theirs), names=(str(file), str(other))))
 
 
 def _against_program(file: Path, place: str) -> list[Finding]:
-    """Only the registry's programs know its tables, and its stream; they print a finding a line."""
-    argv = [sys.executable, "-m", "kakuremichi_registry.against", place, str(file)]
+    """They print a finding a line."""
+    return [Finding(0, 0, "", line) for line in _program("against", place, str(file)).splitlines()]
+
+
+def _program(name: str, *words: str) -> str:
+    """What a program of the registry's prints: only these know its tables, and its stream."""
+    argv = [sys.executable, "-m", f"kakuremichi_registry.{name}", *words]
     done = subprocess.run(argv, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise CliError(said[-1])
-    return [Finding(0, 0, "", line) for line in done.stdout.splitlines()]
-
-
-def _as_json(report: Report) -> dict[str, Any]:
-    return {
-        "good": report.good, "log_id": report.log_id, "deployment": report.deployment.hex(),
-        "trust_sha256": report.trust_sha256.hex(), "pinned": report.pinned, "rows": report.rows,
-        "hash": report.hash.hex(), "checkpoints": report.checkpoints, "covered": report.covered,
-        "witnessed": report.witnessed, "witnesses": sorted(report.witnesses),
-        "findings": [
-            {"line": each.line, "seq": each.seq, "field": each.field, "sentence": str(each)} for each in report.findings
-        ],
-    }  # fmt: skip
-
-
-def _print(report: Report) -> None:
-    for finding in report.findings:
-        click.echo(plain(f"{finding}"))
-    click.echo(plain(f"{report.rows} rows of log {report.log_id}, the last has the hash {report.hash.hex()}"))
-    names = ", ".join(sorted(report.witnesses))
-    covered = f"{report.checkpoints} checkpoints: the feed key vouches for rows 1 to {report.covered}"
-    click.echo(plain(covered + (f", {names} for 1 to {report.witnessed}" if names else ", no gateway does")))
-    if not report.pinned:
-        talk(f"trust set {report.trust_sha256.hex()}: compare it with what you know, or give it as --trust-sha256")
-    click.echo("good" if report.good else f"NOT good: {len(report.findings)} findings")
+        raise CliError(said[-1], USAGE if done.returncode == USAGE else FAILURE)
+    return done.stdout

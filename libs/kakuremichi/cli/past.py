@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import click
 
 from kakuremichi.audit import export
+from kakuremichi.audit.beginning import opening
 from kakuremichi.audit.diff import Change, Touches, changes
 from kakuremichi.audit.fold import FoldError
 from kakuremichi.audit.moments import Moment, MomentError, parse_moment, state_at
@@ -106,10 +107,9 @@ class FromFile:
 
     def _fold(self, moment: Moment) -> State:
         with self._path.open("rb") as lines:
-            header = next((line for _, line in export.read(lines)), None)
+            base = opening(lines).state
             lines.seek(0)
-            log_id = header.log_id if isinstance(header, export.Header) else ""
-            return state_at(export.rows(lines), moment, log_id=log_id)
+            return state_at(export.rows(lines), moment, base)
 
 
 def _shown(state: State, moment: str) -> Shown:

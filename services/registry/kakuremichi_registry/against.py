@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from kakuremichi.audit import export
+from kakuremichi.audit.beginning import opening
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.findings import compare
 from kakuremichi.bus import jetstream
@@ -23,7 +24,7 @@ from kakuremichi.runtime.config import ConfigError, Secret, read_config
 from kakuremichi.runtime.tls import context_for
 from kakuremichi.wire.facts import LoggedFact
 from kakuremichi_registry.database import Database, DatabaseUnavailableError, open_database
-from kakuremichi_registry.store import history, truth
+from kakuremichi_registry.store import history, retirement, truth
 
 PAGE = 500
 AT_ONCE = 64  # requests for stored messages under way
@@ -45,18 +46,17 @@ class StreamPlace(Struct, frozen=True, kw_only=True):
 Pages = AsyncIterator[list[LogRow]]
 
 
-async def database_rows(database: Database, until: int) -> Pages:
+async def database_rows(database: Database, until: int, after: int = 0) -> Pages:
     _, last = await history.head(database)
-    after = 0
     while rows := await truth.log_rows(database, after, min(until, last), PAGE):
         yield rows
         after = rows[-1].seq
 
 
-async def stream_rows(bus: Bus, until: int) -> Pages:
+async def stream_rows(bus: Bus, until: int, after: int = 0) -> Pages:
     """What AUDIT has stored, each row once: after a lost ack the relay may have stored some again."""
     state = await bus.stream_state(AUDIT.name)
-    seen = 0
+    seen = after
     for first in range(state.first_seq, state.last_seq + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, state.last_seq + 1))
         page = []
@@ -74,13 +74,16 @@ async def _stored(bus: Bus, number: int) -> LogRow | None:
     return None if message is None else LogRow.of(msgspec.json.decode(message.data, type=LoggedFact))
 
 
-def _exported(file: Path) -> Iterator[LogRow]:
+def _exported(file: Path, after: int = 0) -> Iterator[LogRow]:
     with file.open("rb") as lines:
-        yield from export.rows(lines)
+        yield from (row for row in export.rows(lines) if row.seq > after)
 
 
-async def differences(file: Path, theirs: Pages, place: str) -> list[str]:
-    """Compared in a thread that asks for one page after another: neither reading is held as a whole."""
+async def differences(file: Path, theirs: Pages, place: str, after: int = 0) -> list[str]:
+    """Of the rows behind `after`: one of the two may begin late.
+
+    Compared in a thread that asks for one page after another: neither reading is held as a whole.
+    """
     loop = asyncio.get_running_loop()
 
     async def turn() -> list[LogRow] | None:
@@ -91,17 +94,21 @@ async def differences(file: Path, theirs: Pages, place: str) -> list[str]:
             yield from page
 
     def compared() -> list[str]:
-        return [str(finding) for finding in compare(_exported(file), rows(), names=(str(file), place))]
+        return [str(finding) for finding in compare(_exported(file, after), rows(), names=(str(file), place))]
 
     return await asyncio.to_thread(compared)
 
 
 async def _run(place: str, file: Path) -> list[str]:
-    until = max((row.seq for row in _exported(file)), default=0)
+    with file.open("rb") as lines:
+        after = opening(lines).state.seq
+    until = max((row.seq for row in _exported(file)), default=after)
     if place == "database":
         where = read_config(DatabasePlace)
         async with open_database(where.database_url.reveal()) as database:
-            return await differences(file, database_rows(database, until), "the database")
+            cut = await retirement.newest_cut(database)
+            after = max(after, cut.seq if cut else 0)
+            return await differences(file, database_rows(database, until, after), "the database", after)
     config = read_config(StreamPlace)
     options = NatsOptions(
         servers=config.nats_url, name="auditor", inbox_prefix=inbox_prefix(AUDITOR),
@@ -109,7 +116,7 @@ async def _run(place: str, file: Path) -> list[str]:
     )  # fmt: skip
     async with NatsBus(options, credentials_of(config.nats_credentials)) as bus:
         await bus.wait_connected(WAIT_S)
-        return await differences(file, stream_rows(bus, until), "the stream AUDIT")
+        return await differences(file, stream_rows(bus, until, after), "the stream AUDIT", after)
 
 
 def main() -> None:

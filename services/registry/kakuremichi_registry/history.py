@@ -2,24 +2,39 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import structlog
+from msgspec import UNSET, UnsetType
 
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.diff import Change, Touches, changes
 from kakuremichi.audit.fold import fold
 from kakuremichi.audit.rows import canonical
+from kakuremichi.audit.rows import lines as lines_of
 from kakuremichi.audit.state import State, digest, later
+from kakuremichi.audit.within import within
+from kakuremichi.model.limits import Limits
 from kakuremichi.runtime.backoff import around
-from kakuremichi.wire.history import DiffPage, Moment, ReadDiff, ReadState, RowChange, StatePage, StatePlace, Touch
+from kakuremichi.wire.history import (
+    DiffPage,
+    Moment,
+    ReadDiff,
+    ReadState,
+    RowChange,
+    StatePage,
+    StatePlace,
+    Touch,
+    Within,
+)
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.refusal import invalid, not_found
-from kakuremichi_registry.store import history, truth
+from kakuremichi_registry.store import history, retirement, truth
 from kakuremichi_registry.store.entries import text_of
+from kakuremichi_registry.store.retirement import Cut
 from kakuremichi_registry.views import fitting
 
 log = structlog.get_logger(__name__)
@@ -70,8 +85,8 @@ class History:
         self._database = database
         self._turn = asyncio.Lock()  # one fold at a time: they share what they find, and the processor
         self._states = Recent[int, State]()
-        self._shown = Recent[tuple[int, str], Shown]()
-        self._diffs = Recent[tuple[int, str, int, str], DiffPage]()
+        self._shown = Recent[tuple[int, str, Limits], Shown]()
+        self._diffs = Recent[tuple[int, str, int, str, Limits], DiffPage]()
 
     async def state(self, seq: int) -> State:
         """The state after row `seq`. It is shared: whoever goes on from it takes a copy."""
@@ -100,13 +115,15 @@ class History:
             after = rows[-1].seq
 
     async def read_state(self, command: ReadState) -> StatePage:
-        shown = await self._show(*await self._place(command.moment, "at"))
+        shown = await self._show(*await self._place(command.moment, "at"), _limits(command.within))
         lines, more = fitting(shown.lines[command.after :])
         return StatePage(place=shown.place, lines=lines, next_after=command.after + len(lines) if more else 0)
 
     async def read_diff(self, command: ReadDiff) -> DiffPage:
         since, until = await self._place(command.since, "from"), await self._place(command.until, "to")
-        whole = self._diffs.get((*since, *until)) or self._diffs.put((*since, *until), await self._diff(since, until))
+        limits = _limits(command.within)
+        key = (*since, *until, limits)
+        whole = self._diffs.get(key) or self._diffs.put(key, await self._diff(since, until, limits))
         rest, more = fitting(whole.changes[command.after :])
         return DiffPage(
             since=whole.since, until=whole.until, count=whole.count, changes=rest,
@@ -118,7 +135,9 @@ class History:
         _, last = await history.head(self._database)
         if moment.seq > last:
             raise invalid(field, f"{field}: log row {moment.seq}: the log has come to {last}")
+        cuts = await retirement.cuts(self._database)
         if moment.seq >= 0:
+            _refuse_retired(cuts, field, moment.seq, f"log row {moment.seq}")
             return moment.seq, moment.at
         if not moment.at:
             return last, text_of(datetime.now(UTC))
@@ -128,31 +147,36 @@ class History:
             raise invalid(field, f"{field}: {moment.at!r} is no RFC 3339 time") from error
         if at.tzinfo is None:
             raise invalid(field, f"{field}: {moment.at} has no zone; write {moment.at}Z for UTC")
-        at = at.astimezone(UTC)
-        return await history.seq_at(self._database, at), text_of(at)
+        said = text_of(at.astimezone(UTC))
+        if cuts and later(cuts[-1].at, said):
+            _refuse_retired(cuts, field, next(cut.seq - 1 for cut in cuts if later(cut.at, said)), said)
+        return await history.seq_at(self._database, at), said
 
-    async def _show(self, seq: int, moment: str) -> Shown:
-        held = self._shown.get((seq, moment))
+    async def _show(self, seq: int, moment: str, limits: Limits) -> Shown:
+        held = self._shown.get((seq, moment, limits))
         if held is not None:
             return held
         state = await self.state(seq)
-        lines = await asyncio.to_thread(state.lines, moment)
+        lines = await asyncio.to_thread(lambda: lines_of(within(state.rows(moment), limits)))
         place = StatePlace(
             log_id=state.log_id, seq=seq, hash=state.hash.hex(), at=state.at,
             moment=moment if later(moment, state.at) else state.at,
             digest=digest(lines), count=len(lines),
         )  # fmt: skip
-        return self._shown.put((seq, moment), Shown(place, [line.decode() for line in lines]))
+        return self._shown.put((seq, moment, limits), Shown(place, [line.decode() for line in lines]))
 
-    async def _diff(self, since: tuple[int, str], until: tuple[int, str]) -> DiffPage:
+    async def _diff(self, since: tuple[int, str], until: tuple[int, str], limits: Limits) -> DiffPage:
         before, after = await self.state(since[0]), await self.state(until[0])
         touches = Touches()
         first, last = sorted((since[0], until[0]))
         async for rows in self._log(first, last):
             touches.add(rows)
-        found = await asyncio.to_thread(changes, list(before.rows(since[1])), list(after.rows(until[1])))
+        found = await asyncio.to_thread(
+            lambda: changes(within(before.rows(since[1]), limits), within(after.rows(until[1]), limits))
+        )
         return DiffPage(
-            since=(await self._show(*since)).place, until=(await self._show(*until)).place, count=len(found),
+            since=(await self._show(*since, limits)).place, until=(await self._show(*until, limits)).place,
+            count=len(found),
             changes=tuple(_row_change(change, touches) for change in found),
         )  # fmt: skip
 
@@ -176,6 +200,23 @@ class History:
                 seq += every
         except DatabaseUnavailableError as error:
             log.info("state not kept", reason=str(error))
+
+
+def _refuse_retired(cuts: Sequence[Cut], field: str, seq: int, said: str) -> None:
+    """The state after the last row that has left is still there, none before it."""
+    if not cuts or seq >= cuts[-1].seq:
+        return
+    cut = next(cut for cut in cuts if seq < cut.seq)
+    raise not_found(
+        "retired",
+        f"{field}: {said}: the log begins behind row {cuts[-1].seq} of {cuts[-1].at}; rows {cut.first} to {cut.seq}"
+        f" left on {cut.cut_at} with the export that has the SHA-256 {cut.export_sha256.hex()}: ask it (--from FILE)",
+        field=field,
+    )
+
+
+def _limits(given: Within | UnsetType) -> Limits:
+    return Limits() if given is UNSET else Limits(given.pools, given.agents)
 
 
 def _row_change(change: Change, touches: Touches) -> RowChange:

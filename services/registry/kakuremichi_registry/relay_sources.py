@@ -20,6 +20,11 @@ FACTS = """
 select (select log_id from log_head) as log_id, seq, prev, hash, topic, actor, at, fact, traceparent
 from event_log where seq > $1 order by seq limit $2
 """
+# A row that was retired is known without being there.
+POSITION = """
+select $1::bigint as seq from log_head
+where log_id = $2 and (exists (select from event_log where seq = $1) or $1 <= (select max(seq) from log_cut))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,5 @@ class Facts:
         log_id, _, number = message_id.partition(":")
         if not number.isdigit():
             return None
-        row = await self._database.fetch_one(
-            "select seq from event_log where seq = $1 and $2 = (select log_id from log_head)", int(number), log_id
-        )
+        row = await self._database.fetch_one(POSITION, int(number), log_id)
         return None if row is None else row["seq"]

@@ -14,9 +14,10 @@ import asyncpg
 from msgspec import Struct
 
 from kakuremichi.audit import export
+from kakuremichi.audit.beginning import opening
 from kakuremichi.audit.chain import ChainError, LogRow, verify_chain
 from kakuremichi.audit.fold import FoldError, fold
-from kakuremichi.audit.moments import Moment, MomentError, parse_moment
+from kakuremichi.audit.moments import Moment, MomentError, parse_moment, refuse_earlier
 from kakuremichi.audit.rows import lines
 from kakuremichi.audit.state import State, digest, later
 from kakuremichi.runtime.config import ConfigError, Secret, read_config
@@ -57,10 +58,12 @@ async def fill(database: Database, file: Path, moment: Moment) -> State:
 
 async def _write(connection: "asyncpg.Connection[asyncpg.Record]", file: Path, moment: Moment) -> State:
     with file.open("rb") as source:
-        header = next(line for _, line in export.read(source))
-        assert isinstance(header, export.Header)  # noqa: S101  # `read` gives nothing else first
+        header, begin, state = opening(source)
         source.seek(0)
-        state, rows = State(log_id=header.log_id), list[LogRow]()
+        refuse_earlier(moment, state)
+        if begin is not None:
+            await shadow.begin_late(connection, begin, state)
+        rows = list[LogRow]()
         for row in export.rows(source):
             if (0 <= moment.seq < row.seq) or (moment.at and later(row.at, moment.at)):
                 break

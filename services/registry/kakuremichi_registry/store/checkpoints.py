@@ -11,7 +11,16 @@ from kakuremichi_registry.store.entries import text_of
 RUN = 1024  # rows whose root is kept; a power of two
 MOST_WITNESSES = 8  # of one checkpoint are shown: a message has 64 kB, and one honest one is enough
 
-HASHES = "select hash from event_log where seq > $1 and seq <= $2 order by seq"
+# Of rows that were retired the hashes alone are left, those of a run in one piece; $3 is the length of a run.
+HASHES = """
+select hash from (
+    select r.number * $3 + place as seq, substr(r.entries, (place - 1)::integer * 32 + 1, 32) as hash
+    from log_cut_run r cross join generate_series(1, $3) as place
+    where r.number >= $1 / $3 and r.number * $3 < $2 and r.number * $3 < (select max(seq) from log_cut)
+    union all
+    select seq, hash from event_log where seq > $1 and seq <= $2
+) entry where seq > $1 and seq <= $2 order by seq
+"""
 HEAD = """
 select l.log_id, l.seq, l.hash, e.at, coalesce(c.size, 0) as size,
        coalesce(extract(epoch from clock_timestamp() - c.at), 1e9)::float8 as age_s
@@ -57,7 +66,7 @@ async def head(database: Database) -> Head | None:
 
 async def hashes(database: Database, after: int, until: int) -> list[bytes]:
     """Of the rows after `after` up to and with `until`: the entries of the tree."""
-    return [row["hash"] for row in await database.fetch(HASHES, after, until)]
+    return [row["hash"] for row in await database.fetch(HASHES, after, until, RUN)]
 
 
 async def runs(database: Database, first: int = 0) -> list[bytes]:

@@ -8,10 +8,14 @@ from kakuremichi_registry.database import Database
 from kakuremichi_registry.store.entries import text_of
 
 HEAD = "select log_id, seq from log_head"
+# Where rows were retired, the log begins with the state there.
 NEAREST = """
-select seq, hash, at, body, (select log_id from log_head) as log_id from state_snapshot
-where seq <= $1 and seq > $2 order by seq desc limit 1
+select seq, hash, at, body, (select log_id from log_head) as log_id from (
+    select seq, hash, at, body from state_snapshot
+    union all select seq, hash, at, state from log_cut where state is not null
+) kept where seq <= $1 and seq > $2 order by seq desc limit 1
 """
+NEWEST = "select greatest((select max(seq) from state_snapshot), (select max(seq) from log_cut), 0) as seq"
 KEEP = """
 insert into state_snapshot (seq, hash, at, body)
 select seq, hash, at, $3 from event_log where seq = $1 and hash = $2 on conflict do nothing
@@ -41,7 +45,7 @@ async def nearest(database: Database, seq: int, *, above: int = 0) -> State | No
 
 async def newest(database: Database) -> int:
     """How far the newest snapshot goes, 0 if there is none."""
-    row = await database.fetch_one("select coalesce(max(seq), 0) as seq from state_snapshot")
+    row = await database.fetch_one(NEWEST)
     return 0 if row is None else row["seq"]
 
 

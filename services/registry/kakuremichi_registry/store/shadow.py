@@ -1,5 +1,6 @@
 """Writing a folded state into the tables of an empty database."""
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from ipaddress import IPv4Network, ip_network
@@ -10,9 +11,9 @@ import msgspec
 from msgspec import structs
 
 from kakuremichi.audit.chain import LogRow
-from kakuremichi.audit.export import Header
+from kakuremichi.audit.export import Begin, Header
 from kakuremichi.audit.rows import FreedHost, FreedSlot, JoinToken, Node, Row, Service, table_of
-from kakuremichi.audit.state import State
+from kakuremichi.audit.state import State, dump
 from kakuremichi.model.addresses import parse_endpoint
 
 Connection = asyncpg.Connection  # generic in the stubs only
@@ -45,7 +46,20 @@ async def begin(
     )
 
 
-async def append_log(connection: "Connection[asyncpg.Record]", rows: Iterable[LogRow]) -> None:
+async def begin_late(connection: "Connection[asyncpg.Record]", begin: Begin, state: State) -> None:
+    """The rows before have left the log: what is known of them is where it begins."""
+    await connection.execute(
+        "insert into log_cut (seq, first_row, hash, at, roots, export_sha256, state, event_seq)"
+        " values ($1, 1, $2, $3, $4, $5, $6, 0)",
+        begin.seq, state.hash, datetime.fromisoformat(begin.at), list(begin.roots), bytes.fromhex(begin.export_sha256),
+        zlib.compress(dump(state), 1),
+    )  # fmt: skip
+    await connection.execute("select kk_log_partition($1)", begin.seq + 1)
+
+
+async def append_log(connection: "Connection[asyncpg.Record]", rows: Sequence[LogRow]) -> None:
+    if rows:
+        await connection.execute("select kk_log_partition($1), kk_log_partition($2)", rows[0].seq, rows[-1].seq)
     await connection.executemany(
         "insert into event_log (seq, prev, hash, topic, actor, at, fact, traceparent)"
         " values ($1, $2, $3, $4, $5, $6, $7, '')",
