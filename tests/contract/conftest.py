@@ -1,31 +1,27 @@
-"""Network namespaces of the test's own, for what must not be tried on the machine itself."""
+"""What the contract suites are tried on: namespaces of the test's own, nft in one, buses, and their fakes."""
 
-import ctypes
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
+from contract.buses import Memory, Real, World
+from kakuremichi.bus.provision import provision
+from kakuremichi.bus.server import running_server
 from kakuremichi.dataplane.nftables.device import NftTable, Table
 from kakuremichi.dataplane.nftables.memory import MemoryTable
-
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)  # os.unshare came with Python 3.12
+from support.own_namespace import own_namespace
 
 
-@pytest.fixture
-def own_namespace() -> Iterator[None]:
+@pytest.fixture(name="own_namespace")
+def in_own_namespace() -> Iterator[None]:
     """The test runs in a network namespace without a name, which goes with the last process and socket in it."""
-    with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123  (a file descriptor is wanted)
-        if _libc.unshare(_CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "a network namespace of its own needs root")
-        try:
-            yield
-        finally:
-            if _libc.setns(home.fileno(), _CLONE_NEWNET) != 0:
-                os._exit(70)  # every later test would run in the wrong network
+    with own_namespace():
+        yield
 
 
 @pytest.fixture
@@ -46,3 +42,14 @@ def table(request: pytest.FixtureRequest) -> Table:
 
 def table_in(netns: str) -> NftTable:
     return NftTable("kk_contract", command=("ip", "netns", "exec", netns, "nft"))
+
+
+@pytest.fixture(params=["memory", "real"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    if request.param == "memory":
+        yield Memory()
+        return
+    async with running_server(tmp_path) as server, AsyncExitStack() as stack:
+        real = Real(server, stack)
+        await provision(await real.bus("provision"))
+        yield real

@@ -9,7 +9,8 @@ import pytest
 from kakuremichi.bus.port import BusError, Message
 from kakuremichi.bus.provision import provision
 from kakuremichi.bus.server import NatsServer, running_server
-from kakuremichi.bus.topology import FEED
+from kakuremichi.bus.stored import StreamReader
+from kakuremichi.bus.topology import ARRIVALS, FEED, FOR_PORTALS, STREAMS, streams
 
 
 @pytest.fixture
@@ -43,9 +44,29 @@ async def test_provision_creates_mends_and_then_leaves_alone(server: NatsServer)
         smaller = await provision(bus, streams=[FEED.sized(1024**2)])
         mended = await provision(bus)
 
-    assert [(each.stream, each.outcome) for each in again] == [("FEED", "unchanged"), ("AUDIT", "unchanged")]
+    assert [(each.stream, each.outcome) for each in again] == [(stream.name, "unchanged") for stream in STREAMS]
     assert [(each.stream, each.outcome) for each in smaller] == [("FEED", "updated")]
-    assert [each.outcome for each in mended] == ["updated", "unchanged"]
+    assert [each.stream for each in mended if each.outcome != "unchanged"] == ["FEED"]
+
+
+async def test_what_is_kept_for_portals_has_the_age_that_is_asked_for_and_never_more_bytes_than_it_may(
+    server: NatsServer,
+) -> None:
+    async with server.bus("provision") as bus, server.bus("registry") as registry, server.bus("portal") as portal:
+        for each in (bus, registry, portal):
+            await each.wait_connected(5)
+        aged = await provision(bus, streams=streams(3600))
+        for number in range(100):
+            await registry.publish("cp.arrivals", b"%04d" % number * 10)
+        async with asyncio.timeout(10):
+            while (await portal.stream_state("ARRIVALS")).messages < 100:  # noqa: ASYNC110  # nobody is acked
+                await asyncio.sleep(0.02)
+        await provision(bus, streams=[ARRIVALS.sized(2048)])
+        found = [message.data[:4] async for page in StreamReader(portal, "ARRIVALS").pages() for message in page]
+
+    assert [each.stream for each in aged if each.outcome == "updated"] == [stream.name for stream in FOR_PORTALS]
+    assert 0 < len(found) < 50
+    assert found == [b"%04d" % number for number in range(100 - len(found), 100)]
 
 
 async def test_provision_tells_in_a_sentence_what_cannot_be(server: NatsServer) -> None:

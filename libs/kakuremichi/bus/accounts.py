@@ -11,7 +11,7 @@ from typing import Any
 from kakuremichi.bus.topology import EXPORTS, MAX_PAYLOAD_BYTES, ROLES, AccountName, Role
 
 UNLIMITED = -1
-MOST_SUBSCRIPTIONS = 16  # of a node; it needs five
+MOST_SUBSCRIPTIONS = 16  # of a node; it needs six
 NODE_NAME, NODE_POOL = "{{name()}}", "{{tag(pool)}}"
 
 

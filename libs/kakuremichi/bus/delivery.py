@@ -1,4 +1,4 @@
-"""From the read loop to a handler: one bounded queue and one task for each subscription.
+"""From the read loop to a handler: one bounded queue for each subscription, and a task for each message at once.
 
 The read loop never waits for a handler, and a handler that raises costs one message. What does not fit is dropped,
 counted and told: the follower behind it resyncs, because a missing item can only be found again in a snapshot.
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Delivery:
-    """The messages of one subscription on their way to its handler, one after another, in order."""
+    """The messages of one subscription on their way to its handler: in order, `at_once` of them at a time."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class Delivery:
         limit: int,
         counts: "Counter[str]",
         on_overflow: Callable[[str], None],
+        at_once: int = 1,
     ) -> None:
         self.subject, self.queue = subject, queue
         self._handler = handler
@@ -36,8 +37,9 @@ class Delivery:
         self._on_overflow = on_overflow
         self._overflowing = False
         self._stopping = False
-        self._busy = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"handle {subject}")
+        self._busy: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+        self._tasks = frozenset(loop.create_task(self._run(), name=f"handle {subject}") for _ in range(at_once))
 
     @property
     def idle(self) -> bool:
@@ -60,25 +62,28 @@ class Delivery:
             self._overflowing = False
 
     async def stop(self, within_s: float) -> None:
-        """Let the handler finish the message in hand for at most `within_s` seconds; what waits is dropped."""
+        """Let the handler finish what is in hand for at most `within_s` seconds; what waits is dropped."""
         self._stopping = True
         while not self._waiting.empty():
             self._waiting.get_nowait()
-        if asyncio.current_task() is self._task:
-            return  # the handler itself unsubscribes; its task ends after it
-        if self._busy:
-            await asyncio.wait({self._task}, timeout=within_s)
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        # The handler itself may be who unsubscribes; its task ends after it.
+        others = {task for task in self._tasks if task is not asyncio.current_task()}
+        if busy := others & self._busy:
+            await asyncio.wait(busy, timeout=within_s)
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others)
 
     async def _run(self) -> None:
-        while not self._stopping:
+        task = asyncio.current_task()
+        while not self._stopping and task is not None:
             message = await self._waiting.get()
-            self._busy = True
+            self._busy.add(task)
             try:
                 await self._handle(message)
             finally:
-                self._busy = False
+                self._busy.discard(task)
 
     async def _handle(self, message: Message) -> None:
         try:

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kakuremichi.bus import jetstream, spans
@@ -105,6 +106,11 @@ class MemoryNats:
             self._deliver(message)
         return heard
 
+    def capture(self, message: Message) -> None:
+        """A stream takes what is merely published on its subjects too; what it refuses nobody hears of."""
+        with suppress(BusError):
+            self.store(message)
+
     def store(self, message: Message) -> Ack | None:
         """Store one message; None where no ack comes back. BusError as JetStream's."""
         stream = next((each for each in self.streams.values() if each.takes(message.subject)), None)
@@ -116,7 +122,7 @@ class MemoryNats:
         if self._lost_acks:
             self._lost_acks -= 1
             return None
-        return ack
+        return None if stream.spec.no_ack else ack
 
     def stream(self, name: str) -> MemoryStream:
         if name not in self.streams:
@@ -197,14 +203,18 @@ class MemoryBus:
         if reply:
             check_subject(reply)
         with spans.sending("publish", subject, len(data), headers) as sent:
-            self._nats.send(Message(subject, data, reply, sent))
+            message = Message(subject, data, reply, sent)
+        self._nats.send(message)
+        self._nats.capture(message)
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float, headers: Headers | None = None) -> Message:
         self._check(subject, data, headers)
         reply, answer = self._answers.expect(subject)
         with spans.sending("request", subject, len(data), headers) as sent:
+            message = Message(subject, data, reply, sent)
+            self._nats.capture(message)
             try:
-                if not self._nats.send(Message(subject, data, reply, sent)):
+                if not self._nats.send(message):
                     raise BusUnavailableError(f"{subject}: nobody listens there")
                 async with asyncio.timeout(timeout_s):
                     return await answer
@@ -213,10 +223,14 @@ class MemoryBus:
             finally:
                 answer.cancel()
 
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> "MemorySubscription":
+    async def subscribe(
+        self, subject: str, handler: Handler, *, queue: str = "", at_once: int = 1
+    ) -> "MemorySubscription":
         check_pattern(subject)
-        limit = self._queue_limit
-        delivery = Delivery(subject, queue, handler, limit=limit, counts=self.counts, on_overflow=self._overflowed)
+        delivery = Delivery(
+            subject, queue, handler, limit=self._queue_limit, counts=self.counts,
+            on_overflow=self._overflowed, at_once=at_once,
+        )  # fmt: skip
         self._deliveries.append(delivery)
         return MemorySubscription(self._deliveries, delivery)
 
@@ -250,6 +264,10 @@ class MemoryBus:
     async def last_stored(self, stream: str, subject: str) -> Message | None:
         self._check(f"$JS.API.STREAM.MSG.GET.{stream}", b"")
         return self._nats.stream(stream).last(subject)
+
+    async def stored(self, stream: str, seq: int) -> Message | None:
+        self._check(f"$JS.API.STREAM.MSG.GET.{stream}", b"")
+        return self._nats.stream(stream).get(seq)
 
     async def close(self) -> None:
         self.disconnect()

@@ -54,6 +54,11 @@ class MemoryStream:
             raise BusError(f"stream {self.spec.name}: no leader answers")
         return next((self.stored[seq] for seq in sorted(self.stored, reverse=True) if self._is(seq, subject)), None)
 
+    def get(self, seq: int) -> Message | None:
+        if self.leaderless:
+            raise BusError(f"stream {self.spec.name}: no leader answers")
+        return self.stored.get(seq)
+
     def forget_ids(self) -> None:
         self._ids.clear()
 

@@ -23,6 +23,7 @@ Probe = Callable[[Bus], Awaitable[None]]
 """A real request of the role. BusTimeoutError or BusUnavailableError is a miss; any answer, a refusal too, is life."""
 
 _API_TIMEOUT_S = 2.0
+_READ_TIMEOUT_S = 10.0  # many are asked for at once
 
 
 class NatsBus:
@@ -88,12 +89,16 @@ class NatsBus:
                 raise BusUnavailableError(f"{subject}: nobody listens there")
             return answer
 
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> "NatsSubscription":
+    async def subscribe(
+        self, subject: str, handler: Handler, *, queue: str = "", at_once: int = 1
+    ) -> "NatsSubscription":
         check_pattern(subject)
         if self._supervisor.closed:
             raise BusUnavailableError(f"{subject}: the bus is closed")
-        limit = self._options.queue_limit
-        delivery = Delivery(subject, queue, handler, limit=limit, counts=self.counts, on_overflow=self._overflowed)
+        delivery = Delivery(
+            subject, queue, handler, limit=self._options.queue_limit, counts=self.counts,
+            on_overflow=self._overflowed, at_once=at_once,
+        )  # fmt: skip
         await self._supervisor.add(delivery)
         return NatsSubscription(partial(self._supervisor.remove, delivery))
 
@@ -129,6 +134,11 @@ class NatsBus:
         asked = msgspec.json.encode({"last_by_subj": subject})
         return jetstream.parse_stored(stream, await self._api(f"$JS.API.STREAM.MSG.GET.{stream}", asked))
 
+    async def stored(self, stream: str, seq: int) -> Message | None:
+        asked = msgspec.json.encode({"seq": seq})
+        answer = await self._api(f"$JS.API.STREAM.MSG.GET.{stream}", asked, _READ_TIMEOUT_S)
+        return jetstream.parse_stored(stream, answer)
+
     async def close(self) -> None:
         await self._supervisor.close()
 
@@ -140,8 +150,8 @@ class NatsBus:
             raise BusUnavailableError(f"{subject}: the bus is {state}")
         return connection
 
-    async def _api(self, subject: str, data: bytes) -> Message:
-        return await _ask(self._usable(subject), subject, data, _API_TIMEOUT_S, {})
+    async def _api(self, subject: str, data: bytes, timeout_s: float = _API_TIMEOUT_S) -> Message:
+        return await _ask(self._usable(subject), subject, data, timeout_s, {})
 
     def _overflowed(self, subject: str) -> None:
         for callback in self._overflow_callbacks:

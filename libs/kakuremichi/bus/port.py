@@ -84,8 +84,11 @@ class Bus(Protocol):
         self, subject: str, data: bytes, *, timeout_s: float, headers: Headers | None = None
     ) -> Message: ...
 
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Handle messages one after another; a handler that raises is logged and counted, the next message comes."""
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "", at_once: int = 1) -> Subscription:
+        """Handle messages in the order of their arrival, `at_once` at a time; one after another unless told otherwise.
+
+        A handler that raises is logged and counted, the next message comes.
+        """
         ...
 
     async def store(self, subject: str, data: bytes, *, headers: Headers | None = None) -> "Future[Ack]":
@@ -102,6 +105,10 @@ class Bus(Protocol):
 
     async def last_stored(self, stream: str, subject: str) -> Message | None:
         """The newest message of `subject` in `stream`, for a relay that looks for its place."""
+        ...
+
+    async def stored(self, stream: str, seq: int) -> Message | None:
+        """The message at `seq` of `stream`; None if the stream does not have it, or not any more."""
         ...
 
     async def close(self) -> None: ...

@@ -42,6 +42,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "duplicate_window": spec.duplicate_window_s * _NANOSECONDS,
         "deny_delete": True,
         "deny_purge": spec.deny_purge,
+        "no_ack": spec.no_ack,
         "allow_direct": False,  # any replica would answer a direct read, also one that is behind
     }
 

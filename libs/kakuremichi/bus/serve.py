@@ -29,10 +29,11 @@ async def serve(
     decide: Decide[Request],
     *,
     queue: str,
+    at_once: int = 1,
     refuse: Callable[[WireError], object] | None = None,
     counts: "Counter[str] | None" = None,
 ) -> Subscription:
-    """Answer the requests to `subject` as one of the queue group `queue`.
+    """Answer the requests to `subject` as one of the queue group `queue`, `at_once` of them at a time.
 
     `kind` is what `decide` takes, a struct or a union of tagged ones. `refuse` makes the answer to bytes that are
     none; without it they stay unanswered. `counts` receives answered, bad_reply, malformed, failed and unsent.
@@ -55,7 +56,7 @@ async def serve(
         else:
             tally["answered"] += 1
 
-    return await bus.subscribe(subject, handle, queue=queue)
+    return await bus.subscribe(subject, handle, queue=queue, at_once=at_once)
 
 
 def may_answer(subject: str, reply: str) -> bool:

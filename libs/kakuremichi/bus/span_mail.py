@@ -1,4 +1,7 @@
-"""Finished spans by core NATS to the portals. Lost where nobody listens: a trace is worth no queue and no wait."""
+"""Finished spans by core NATS to the portals, and into streams for portals that start later.
+
+Nobody waits for an ack: a trace is worth no queue and no wait.
+"""
 
 import asyncio
 from collections import deque
@@ -9,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanContext, StatusCode
 
 from kakuremichi.bus.port import Bus, BusError
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.spans import MOST_LINKS, MOST_SPANS, SpanBatch, SpanKindName, SpanRecord
@@ -48,17 +52,11 @@ class SpanMail(SpanProcessor):
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self, stop: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-                await asyncio.wait({stopped}, timeout=GATHER_S)
-                self._wake.clear()
-                await self.flush()
-        finally:
-            stopped.cancel()
+        while not stop.is_set():
+            await first_of(self._wake, stop)
+            await first_of(stop, timeout_s=GATHER_S)
+            self._wake.clear()
+            await self.flush()
 
     async def flush(self) -> None:
         while self._waiting:

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from kakuremichi.bus.port import Headers, Message
 from kakuremichi.bus.subject import template
+from kakuremichi.runtime.sampling import may_be_recorded, unrecorded
 from kakuremichi.runtime.trace_context import TRACEPARENT, extract, inject
 
 MESSAGE_ID = "Nats-Msg-Id"
+_ANSWERS = ("_INBOX.", "reply.")  # who asked knows the trace
 
 _tracer = trace.get_tracer("kakuremichi.bus")
 
@@ -22,10 +25,15 @@ _tracer = trace.get_tracer("kakuremichi.bus")
 def start_send(operation: str, subject: str, size: int, headers: Headers | None) -> tuple[Span, dict[str, str]]:
     """A started span for one message and the headers to send with it.
 
-    A `traceparent` that the caller gives is the parent: the relay publishes on behalf of an older write.
+    A `traceparent` that the caller gives is the parent: the relay publishes on behalf of an older write. Where nothing
+    is recorded the parent itself stands for the span: its trace's id is all that is needed.
     """
     sent = dict(headers or {})
     parent = extract(sent) if TRACEPARENT in sent else None
+    if not may_be_recorded(parent):
+        if parent is None and not subject.startswith(_ANSWERS):
+            inject(sent)
+        return trace.INVALID_SPAN, sent
     destination = template(subject)
     attributes: dict[str, str | int] = {
         "messaging.system": "nats",
@@ -62,6 +70,14 @@ def sending(operation: str, subject: str, size: int, headers: Headers | None) ->
 @contextmanager
 def handling(message: Message, queue: str) -> Iterator[None]:
     """The span of one handler, child of the span that sent the message: one trace from the request to the kernel."""
+    parent = extract(message.headers)
+    if not may_be_recorded(parent):
+        token = attach(unrecorded(parent))
+        try:
+            yield
+        finally:
+            detach(token)
+        return
     destination = template(message.subject)
     attributes: dict[str, str | int] = {
         "messaging.system": "nats",
@@ -72,7 +88,6 @@ def handling(message: Message, queue: str) -> Iterator[None]:
     }
     if queue:
         attributes["messaging.consumer.group.name"] = queue
-    parent = extract(message.headers)
     with _tracer.start_as_current_span(
         f"process {destination}", context=parent, kind=SpanKind.CONSUMER, attributes=attributes
     ):

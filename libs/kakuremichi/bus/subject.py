@@ -16,12 +16,18 @@ _TEMPLATES = (
     subjects.AUDIT,
     subjects.REPORT,
     subjects.TRACE,
+    subjects.ASK_COUNTERS,
+    subjects.COUNTERS,
     subjects.ANNOUNCE,
     "req.*.*.*",
     "reply.*.>",
     "_INBOX.*.>",
 )
-_LITERAL = frozenset({subjects.KEY, subjects.COMMAND, subjects.HISTORY, subjects.PEOPLE})
+_TEMPLATES_BY_HEAD = {
+    head: tuple(known for known in _TEMPLATES if known.startswith(f"{head}."))
+    for head in {known.partition(".")[0] for known in _TEMPLATES}
+}
+_LITERAL = frozenset({subjects.KEY, subjects.COMMAND, subjects.HISTORY, subjects.PEOPLE, subjects.ARRIVALS})
 
 
 class SubjectRefusedError(BusError):
@@ -64,7 +70,7 @@ def template(subject: str) -> str:
     """The name of `subject` without ids: `feed.pool.*` for `feed.pool.blue`. Unknown ones lose their last token."""
     if subject in _LITERAL:
         return subject
-    for known in _TEMPLATES:
+    for known in _TEMPLATES_BY_HEAD.get(subject.partition(".")[0], ()):
         if matches(known, subject):
             return known
     head, dot, _ = subject.rpartition(".")

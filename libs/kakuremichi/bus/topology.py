@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 MAX_PAYLOAD_BYTES = 65536
-WEEK_S = 7 * 24 * 3600
-GIB = 1024**3
+DAY_S = 24 * 3600
+WEEK_S = 7 * DAY_S
+MIB, GIB = 1024**2, 1024**3
 REPLY = "reply.*.>"
 
 
@@ -28,6 +29,7 @@ class StreamSpec:
     max_msgs_per_subject: int = 0
     deny_purge: bool = False
     duplicate_window_s: int = 120
+    no_ack: bool = False  # for what nobody waits for; a node could aim the ack at any subject of the control plane
 
     def sized(self, max_bytes: int) -> "StreamSpec":
         return replace(self, max_bytes=max_bytes)
@@ -48,13 +50,30 @@ AUDIT = StreamSpec(
     max_bytes=4 * GIB,
     deny_purge=True,
 )
-STREAMS = (FEED, AUDIT)
+# What portals read at their start. As large as what a portal holds in memory, so that hardly more is read than is kept.
+TRACES = StreamSpec(
+    name="TRACES", subjects=("trace.service.*",), discard="old", max_age_s=DAY_S, max_bytes=8 * MIB, no_ack=True
+)
+NODE_TRACES = StreamSpec(  # by itself: a node that floods it pushes out spans of nodes only
+    name="NODE_TRACES", subjects=("trace.node.*",), discard="old", max_age_s=DAY_S, max_bytes=8 * MIB, no_ack=True
+)
+ARRIVALS = StreamSpec(
+    name="ARRIVALS", subjects=("cp.arrivals",), discard="old", max_age_s=DAY_S, max_bytes=16 * MIB, no_ack=True
+)
+FOR_PORTALS = (TRACES, NODE_TRACES, ARRIVALS)
+STREAMS = (FEED, AUDIT, *FOR_PORTALS)
+
+
+def streams(kept_for_s: int) -> tuple[StreamSpec, ...]:
+    """All streams; what is kept for portals is kept so many seconds, if there is room."""
+    return FEED, AUDIT, *(replace(stream, max_age_s=kept_for_s) for stream in FOR_PORTALS)
+
 
 AccountName = Literal["SYS", "CP", "EDGE"]
 
 EXPORTS: Mapping[AccountName, tuple[str, ...]] = {
-    "CP": ("feed.pool.*", "feed.fleet.*", "feed.agent.*", "beacon.*.*", REPLY),
-    "EDGE": ("req.*.*.*", "report.*", "trace.node.*"),
+    "CP": ("feed.pool.*", "feed.fleet.*", "feed.agent.*", "beacon.*.*", "ask.counters.*", REPLY),
+    "EDGE": ("req.*.*.*", "report.*", "trace.node.*", "counters.*"),
 }
 """What an account exports as a stream; the other of the two imports all of it. SYS shares nothing."""
 
@@ -97,23 +116,31 @@ REGISTRY = Role(  # its relay included
         "beacon.fleet.*",
         REPLY,
         "trace.service.registry",
+        *ARRIVALS.subjects,
         "_INBOX.keyring.>",
         "_INBOX.portal.>",
-        *(f"$JS.API.STREAM.{verb}.{s.name}" for s in STREAMS for verb in ("INFO", "MSG.GET")),
+        *(f"$JS.API.STREAM.{verb}.{s.name}" for s in (FEED, AUDIT) for verb in ("INFO", "MSG.GET")),
     ),
     subscribe=("req.registry.*.*", "report.*", "cp.registry.*", "_INBOX.registry.>"),
 )
 KEYRING = Role(
     name="keyring",
     account="CP",
-    publish=(REPLY, "cp.registry.key"),
+    publish=(REPLY, "cp.registry.key", "trace.service.keyring"),
     subscribe=("req.keyring.*.*", "_INBOX.keyring.>"),
 )
 PORTAL = Role(
     name="portal",
     account="CP",
-    publish=("cp.registry.command", "cp.registry.history", "cp.registry.people", "trace.service.portal"),
-    subscribe=("report.*", "audit.*", "trace.*.*", "_INBOX.portal.>"),
+    publish=(
+        "cp.registry.command",
+        "cp.registry.history",
+        "cp.registry.people",
+        "ask.counters.*",
+        "trace.service.portal",
+        *(f"$JS.API.STREAM.{verb}.{s.name}" for s in FOR_PORTALS for verb in ("INFO", "MSG.GET")),
+    ),
+    subscribe=("report.*", "counters.*", "audit.*", "trace.*.*", "_INBOX.portal.>"),
 )
 AUDITOR = Role(
     name="auditor",
@@ -130,9 +157,10 @@ GATEWAY = Role(
         "req.registry.renew.{id}",
         "req.registry.witness.{id}",
         "report.{id}",
+        "counters.{id}",
         "trace.node.{id}",
     ),
-    subscribe=("feed.pool.{pool}", "beacon.pool.{pool}", "reply.{id}.>"),
+    subscribe=("feed.pool.{pool}", "beacon.pool.{pool}", "ask.counters.{pool}", "reply.{id}.>"),
 )
 AGENT = Role(
     name="agent",

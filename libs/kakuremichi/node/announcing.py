@@ -12,6 +12,7 @@ from nacl.signing import SigningKey
 from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.keys import PublicKey
 from kakuremichi.node.state import Enrolment, NodeState
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire import requests, signing, subjects
 from kakuremichi.wire.codec import WireError, decode_any, encode
 from kakuremichi.wire.identity import NO_HASH, Announcement
@@ -91,7 +92,7 @@ class Announcer:
             else:
                 failures += 1
                 pause = min(PAUSE_S[1], PAUSE_S[0] * 2 ** min(failures, 8))
-            await _first_of(stop, self._wake, timeout_s=pause * random.uniform(0.8, 1.2))
+            await first_of(stop, self._wake, timeout_s=pause * random.uniform(0.8, 1.2))
 
     async def _ask(self) -> bool:
         kept = self._state.announcement()
@@ -136,12 +137,3 @@ class Announcer:
             exceed=answer.epoch,
         )
         self._state.save_announcement(signed)
-
-
-async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
-    tasks = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

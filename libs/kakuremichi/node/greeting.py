@@ -17,6 +17,7 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import PublicKey
 from kakuremichi.node.peering import PeerSection
 from kakuremichi.reconcile.holding import Key
+from kakuremichi.runtime.waiting import first_of
 
 log = structlog.get_logger()
 
@@ -63,18 +64,12 @@ class Greeter:
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                woken = asyncio.create_task(self._woken.wait())
-                await asyncio.wait({stopped, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-                self._woken.clear()
-                while self._tries and not stop.is_set():
-                    await asyncio.wait({stopped}, timeout=PAUSES_S[min(self._tries.values())[0]])
-                    await self._try_again()
-        finally:
-            stopped.cancel()
+        while not stop.is_set():
+            await first_of(self._woken, stop)
+            self._woken.clear()
+            while self._tries and not stop.is_set():
+                await first_of(stop, timeout_s=PAUSES_S[min(self._tries.values())[0]])
+                await self._try_again()
 
     async def _try_again(self) -> None:
         young = dict(self._tries)

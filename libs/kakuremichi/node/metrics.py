@@ -7,6 +7,7 @@ from kakuremichi.bus.metrics import bus_samples
 from kakuremichi.bus.nats import NatsBus
 from kakuremichi.bus.span_mail import SpanMail
 from kakuremichi.node.reporting import Reporter
+from kakuremichi.node.witnessing import LOG_TOPIC
 from kakuremichi.reconcile.follower import Follower
 from kakuremichi.runtime.metrics import EVERYWHERE, Collect, Family, Loop, Sample, metrics_loop
 
@@ -19,7 +20,10 @@ SNAPSHOTS = Family("kakuremichi_node_snapshots_total", "counter", "Snapshots tha
 ROLLBACKS = Family("kakuremichi_node_rollbacks_total", "counter", "Heads that said less than was known.", ("feed",))
 ERRORS = Family("kakuremichi_node_errors", "gauge", "Records that could not be applied.")
 WARNINGS = Family("kakuremichi_node_warnings", "gauge", "Warnings in the node's report.")
-FAMILIES = (*EVERYWHERE, FEED_SEQ, APPLIED_SEQ, RECORDS, NOISE, GAPS, SNAPSHOTS, ROLLBACKS, ERRORS, WARNINGS)
+LOG_FORK = Family("kakuremichi_node_log_fork", "gauge", "1 if the log contradicts what the gateway witnessed of it.")
+FAMILIES = (
+    *EVERYWHERE, FEED_SEQ, APPLIED_SEQ, RECORDS, NOISE, GAPS, SNAPSHOTS, ROLLBACKS, ERRORS, WARNINGS, LOG_FORK,
+)  # fmt: skip
 
 
 async def nothing_more() -> Iterable[Sample]:
@@ -53,3 +57,4 @@ def node_samples(followers: Iterable[Follower], reporter: Reporter) -> Iterable[
         yield ROLLBACKS, feed, counted.rollbacks
     yield ERRORS, (), reporter.errors
     yield WARNINGS, (), len(reporter.warnings)
+    yield LOG_FORK, (), float(LOG_TOPIC in reporter.warnings)

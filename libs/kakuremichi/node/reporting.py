@@ -22,6 +22,7 @@ from kakuremichi.node.worker import MOST_TIMINGS, Done
 from kakuremichi.reconcile.follower import Follower
 from kakuremichi.reconcile.holding import Key
 from kakuremichi.reconcile.verify import NotTrustedError
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire import subjects
 from kakuremichi.wire.codec import WireError, decode, encode
 from kakuremichi.wire.records import TAGS, Head
@@ -84,20 +85,14 @@ class Reporter:
 
     async def run(self, stop: asyncio.Event) -> None:
         self.bus.on_connected(lambda _generation: self._wake.set())
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                sent_at = time.monotonic()
-                self._wake.clear()
-                if self.bus.generation:
-                    await self._send()
-                # The first change after a quiet time is reported at once; a burst shares one report every 250 ms.
-                await asyncio.wait({stopped}, timeout=max(0.0, LEAST_S - (time.monotonic() - sent_at)))
-                woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({stopped, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-        finally:
-            stopped.cancel()
+        while not stop.is_set():
+            sent_at = time.monotonic()
+            self._wake.clear()
+            if self.bus.generation:
+                await self._send()
+            # The first change after a quiet time is reported at once; a burst shares one report every 250 ms.
+            await first_of(stop, timeout_s=max(0.0, LEAST_S - (time.monotonic() - sent_at)))
+            await first_of(self._wake, stop)
 
     async def _send(self) -> None:
         try:

@@ -10,7 +10,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -19,6 +18,7 @@ from kakuremichi.dataplane.wireguard.device import Device, DeviceError
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.announcing import make_announcement
 from kakuremichi.node.state import Enrolment, NodeState
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire.codec import decode
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.records import AnyRecord, Rotate
@@ -104,7 +104,7 @@ class Rotator:
             elif self._pending is not None and self._accepted >= self._newest().epoch:
                 await self.serve()  # the engine did not answer the last time
             pause = RETRY_S if self._pending is not None or self._is_due() else LOOK_S
-            await _first_of(stop, self._wake, timeout_s=pause)
+            await first_of(stop, self._wake, timeout_s=pause)
 
     def _is_due(self) -> bool:
         newest = self._newest()
@@ -148,14 +148,3 @@ class Rotator:
         if kept is None:
             raise RuntimeError("rotation: it begins after the first key was made")
         return (kept[1], *(decode(signed.body, Announcement) for signed in self.state.before()))
-
-
-async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
-    tasks: list[asyncio.Task[bool]] = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 EVERY_S = 60.0
 FIRST_S = 5.0
 TIMEOUT_S = 5.0
+LOG_TOPIC = "log"  # of the warning
 
 
 class Witness:
@@ -74,7 +75,7 @@ class Witness:
         except ForkError as error:
             self._contradicted(answer, error)
             return seen.size if seen else 0
-        self._warn("log", "")
+        self._warn(LOG_TOPIC, "")
         if seen is None or fresh.size > seen.size:
             write_atomically(self.file, encode(answer.checkpoint))
             log.info("checkpoint witnessed", size=fresh.size, root=fresh.root.hex())
@@ -100,7 +101,7 @@ class Witness:
         """Nothing that is applied changes: the log decides about no packet. People have to look."""
         if not self.evidence.exists():
             write_atomically(self.evidence, encode(answer))
-        self._warn("log", f"log-fork: {error}; evidence is in {self.file.name} and {self.evidence.name}")
+        self._warn(LOG_TOPIC, f"log-fork: {error}; evidence is in {self.file.name} and {self.evidence.name}")
         log.error("checkpoint contradicts the one before", reason=str(error))
 
     def _held(self) -> Signed | None:

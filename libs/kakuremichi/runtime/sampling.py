@@ -7,9 +7,11 @@ on never costs a tenth of the work.
 import time
 from collections.abc import Callable, Sequence
 
+from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -17,6 +19,8 @@ _METHOD = "http.request.method"
 _DESTINATION = "messaging.destination.template"
 _BEGUN_BY_NODES = "req.keyring.announce.*"
 
+
+_ids = RandomIdGenerator()
 
 BURST = 40.0
 PER_S = 10.0
@@ -60,6 +64,31 @@ class Beginnings(Sampler):
         return True
 
 
-def of_changes() -> Sampler:
+class OfChanges(ParentBased):
     """What others have decided for a trace is kept to."""
-    return ParentBased(Beginnings())
+
+    def __init__(self) -> None:
+        super().__init__(Beginnings())
+
+
+def of_changes() -> Sampler:
+    return OfChanges()
+
+
+def may_be_recorded(context: Context | None = None) -> bool:
+    """Whether a span below `context`, or below the current one, could be recorded: where not, none need be made.
+
+    False only below a span that is not, where this process keeps to what others have decided.
+    """
+    above = trace.get_current_span(context).get_span_context()
+    if above.trace_flags.sampled or not above.is_valid:
+        return True
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    return not (isinstance(sampler, OfChanges) or sampler is ALWAYS_OFF)
+
+
+def unrecorded(context: Context) -> Context:
+    """`context` with a span of its own that is not recorded: its id is new, as rows of one write share theirs."""
+    above = trace.get_current_span(context).get_span_context()
+    own = SpanContext(above.trace_id, _ids.generate_span_id(), False, above.trace_flags, above.trace_state)
+    return trace.set_span_in_context(NonRecordingSpan(own), context)

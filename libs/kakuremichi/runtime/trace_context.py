@@ -20,6 +20,8 @@ def inject(headers: MutableMapping[str, str], context: Context | None = None) ->
 
 def extract(headers: Mapping[str, str]) -> Context:
     """The trace context in `headers`, whatever the current one is; empty if absent or malformed."""
+    if TRACEPARENT not in headers:
+        return Context()
     return _propagator.extract(headers, context=Context())
 
 

@@ -12,6 +12,7 @@ from kakuremichi.bus.credentials import credentials_of
 from kakuremichi.bus.metrics import bus_samples
 from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.serve import serve as answer_requests
+from kakuremichi.bus.span_mail import post_spans
 from kakuremichi.runtime.config import read_config
 from kakuremichi.runtime.logs import setup_logs
 from kakuremichi.runtime.metrics import Sample, configured_metrics
@@ -39,23 +40,24 @@ async def serve() -> None:
         bus = await stack.enter_async_context(NatsBus(_options(config), credentials_of(config.nats_credentials)))
         keyring = Keyring(bus, TrustPin(bytes.fromhex(config.trust_sha256)))
         counts: Counter[str] = Counter()
-        for _ in range(AT_ONCE):
-            await answer_requests(
-                bus,
-                subjects.ANNOUNCE,
-                AnyAnnounce,
-                keyring.answer,
-                queue=QUEUE,
-                refuse=Keyring.refuse,
-                counts=counts,
-            )
+        await answer_requests(
+            bus,
+            subjects.ANNOUNCE,
+            AnyAnnounce,
+            keyring.answer,
+            queue=QUEUE,
+            at_once=AT_ONCE,
+            refuse=Keyring.refuse,
+            counts=counts,
+        )
         log.info("keyring starts")
+        spans = post_spans(bus, subjects.service_spans("keyring"))
 
         async def collect() -> Iterable[Sample]:
-            return (*bus_samples(bus), *samples(counts))
+            return (*bus_samples(bus, spans), *samples(counts))
 
         told = configured_metrics(config.metrics_listen, collect)
-        await run_until_stopped(bus=bus.hold, **told)
+        await run_until_stopped(bus=bus.hold, spans=spans.run, **told)
 
 
 def _options(config: KeyringConfig) -> NatsOptions:

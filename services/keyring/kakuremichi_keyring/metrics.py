@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from kakuremichi.runtime.metrics import ON_THE_BUS, Family, Sample
+from kakuremichi.runtime.metrics import EVERYWHERE, Family, Sample
 
 ANNOUNCEMENTS = Family(
     "kakuremichi_keyring_requests_total", "counter", "Announcements by what became of them.", ("result",)
 )
-FAMILIES = (*ON_THE_BUS, ANNOUNCEMENTS)
+FAMILIES = (*EVERYWHERE, ANNOUNCEMENTS)
 
 
 def samples(counts: Counter[str]) -> Iterable[Sample]:

@@ -48,7 +48,10 @@ class PropagationRoutes:
             self._registry.nodes(call.actor, "gateway"),
             self._registry.nodes(call.actor, "agent"),
         )
-        return json_response(fleet_propagation(found.items, found.log_id, (*gateways, *agents), self._reports.arrivals))
+        nodes = (*gateways, *agents)
+        only = {node.node_id for node in nodes} if call.caller.scope.limited else None
+        arrivals = self._reports.arrivals
+        return json_response(fleet_propagation(found.items, found.log_id, nodes, arrivals, only=only))
 
     async def _readers(self, actor: str, event: commands.EventPositions) -> list[commands.NodeView]:
         """Of the nodes only those that may read one of the event's feeds: a fleet is long to list."""

@@ -30,7 +30,7 @@ class NodePropagation(Struct, frozen=True, kw_only=True):
         Meta(description="`offline`: no report for 90 s, or none at all; it applies the change when it returns."),
     ]
     reason: Annotated[str, Meta(description="Why it is not applied; empty if it is.")] = ""
-    applied_ms: Annotated[float | None, Meta(description="null: not applied, or this portal did not hear when.")] = None
+    applied_ms: Annotated[float | None, Meta(description="null: not applied, or not known (any more) when.")] = None
     stages: tuple[Stage, ...] = ()
     errors: Annotated[tuple[KeyedError, ...], Meta(description="What the node could not apply, of any change.")] = ()
 

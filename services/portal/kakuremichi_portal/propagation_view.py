@@ -1,6 +1,6 @@
 """From positions of an event, the registry's nodes and what was heard to the waterfall. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 
@@ -76,14 +76,17 @@ def why_behind(node: NodeView, otherwise: str) -> str:
 
 
 def fleet_propagation(
-    events: Iterable[EventPositions], log_id: str, nodes: Iterable[NodeView], arrivals: Arrivals
-) -> FleetPropagation:
+    events: Iterable[EventPositions], log_id: str, nodes: Iterable[NodeView], arrivals: Arrivals,
+    *, only: Container[str] | None = None,
+) -> FleetPropagation:  # fmt: skip
+    """`only`: the nodes whose times count; None is all that were heard."""
     touched = [event for event in events if event.positions]
     times: list[float] = []
     lasted: dict[str, list[float]] = {name: [] for name in STAGES}
     for event in touched:
         written_at = seconds(event.at)
-        for _, arrival in chain.from_iterable(arrivals.at((log_id, *position)) for position in event.positions):
+        heard = chain.from_iterable(arrivals.at((log_id, *position)) for position in event.positions)
+        for arrival in (arrival for node, arrival in heard if only is None or node in only):
             drawn = stages(arrival, written_at)
             if len(drawn) > 1:
                 times.append(drawn[-1].start_ms)

@@ -8,7 +8,8 @@ import structlog
 
 from kakuremichi.bus.port import Bus, Message, Subscription
 from kakuremichi.wire import subjects
-from kakuremichi.wire.codec import WireError, decode_any
+from kakuremichi.wire.arrivals import ArrivalBatch
+from kakuremichi.wire.codec import WireError, decode, decode_any
 from kakuremichi.wire.requests import AnyReport, Report
 from kakuremichi_portal.principal import EVERYTHING, within
 from kakuremichi_portal.problems import ProblemError
@@ -57,6 +58,13 @@ class Reports:
         self.heard(report)
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def learn(self, message: Message) -> None:
+        """Take a stored message of the registry: when items came to nodes, as this portal maybe did not hear."""
+        try:
+            self.arrivals.learn(decode(message.data, ArrivalBatch))
+        except WireError:
+            self.refused += 1
 
     async def wait_applied(self, concern: Concern, *, deadline_s: float) -> Standing:
         """How the nodes stand once none is pending, or at `deadline_s` on the clock of this object."""

@@ -4,6 +4,7 @@ Who sent a span is told by its subject, never by its content. A node that sends 
 for traces that no write began, and only so many spans of any other.
 """
 
+import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,7 +18,7 @@ MOST_WRITES = 2000  # traces that a write through a portal began
 MOST_OTHERS = 200
 MOST_OF_ONE_PROCESS = 200  # spans in one trace
 MOST_OF_ONE_TRACE = 20_000
-MOST_IN_ALL = 150_000  # about 60 MB
+MOST_IN_ALL = 150_000  # about 110 MB
 _PORTAL = subjects.service_spans("portal")
 _WRITES = ("POST ", "PUT ", "DELETE ", "PATCH ")
 
@@ -48,10 +49,23 @@ class Traces:
         self.spans = 0
         self.refused = 0
 
-    async def listen(self, bus: Bus) -> Subscription:
-        return await bus.subscribe(subjects.TRACE, self.hear)
+    async def listen(self, bus: Bus, after: asyncio.Event | None = None) -> Subscription:
+        """What comes before `after` is set waits: the oldest trace is forgotten first, so older ones must be here."""
 
-    async def hear(self, message: Message) -> None:
+        async def hear(message: Message) -> None:
+            if after is not None:
+                await after.wait()
+            self.take(message)
+
+        return await bus.subscribe(subjects.TRACE, hear)
+
+    def join(self, message: Message) -> None:
+        """Take a stored message: spans of traces that are known. With the services' spans read first, others are of
+        traces that are forgotten, or that no service knows.
+        """
+        self.take(message, known_only=True)
+
+    def take(self, message: Message, *, known_only: bool = False) -> None:
         try:
             batch = decode(message.data, SpanBatch)
         except WireError:
@@ -60,9 +74,11 @@ class Traces:
         process = message.subject.rpartition(".")[2]
         for span in batch.spans:
             began = message.subject == _PORTAL and _begins_a_write(span)
-            self._take(span.trace_id, KeptSpan(process, span, span.parent_id), began=began)
+            if not known_only or self.find(span.trace_id):
+                self._take(span.trace_id, KeptSpan(process, span, span.parent_id), began=began)
             for place in span.links:
-                self._take(place[:16], KeptSpan(process, span, place[16:]))
+                if not known_only or self.find(place[:16]):
+                    self._take(place[:16], KeptSpan(process, span, place[16:]))
 
     def find(self, trace_id: bytes) -> KeptTrace | None:
         return self._writes.get(trace_id) or self._others.get(trace_id)

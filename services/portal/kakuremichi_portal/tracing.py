@@ -5,11 +5,13 @@ from contextlib import contextmanager
 
 from aiohttp import web
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from kakuremichi.runtime.trace_context import extract
 
 _tracer = trace.get_tracer("kakuremichi.portal")
-_propagator = TraceContextTextMapPropagator()
+_FIELDS = ("traceparent", "tracestate")
 
 
 def route_of(request: web.Request) -> str:
@@ -21,11 +23,15 @@ def route_of(request: web.Request) -> str:
 @contextmanager
 def server_span(request: web.Request) -> Iterator[Span]:
     route = route_of(request)
-    parent = _propagator.extract({name.lower(): value for name, value in request.headers.items()})
+    parent = extract({name: request.headers[name] for name in _FIELDS if name in request.headers})
     attributes = {"http.request.method": request.method, "http.route": route, "url.scheme": request.scheme}
-    name = f"{request.method} {route}"
-    with _tracer.start_as_current_span(name, parent, kind=SpanKind.SERVER, attributes=attributes) as span:
+    span = _tracer.start_span(f"{request.method} {route}", parent, kind=SpanKind.SERVER, attributes=attributes)
+    token = attach(trace.set_span_in_context(span, parent))
+    try:
         yield span
+    finally:
+        detach(token)
+        span.end()
 
 
 def answered(span: Span, status: int) -> None:

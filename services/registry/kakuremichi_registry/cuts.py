@@ -9,6 +9,7 @@ from kakuremichi.bus.issuer import CLOCK_SLACK_S, IssuerError, NodeIssuer
 from kakuremichi.bus.port import Bus, BusError
 from kakuremichi.model.keys import VerifyKey
 from kakuremichi.runtime.backoff import Backoff
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.store.cuts import cut_identities
 
@@ -31,15 +32,11 @@ class Cuts:
 
     async def run(self, stop: asyncio.Event) -> None:
         self._bus.on_connected(lambda _generation: self._due.set())
-        stopping = asyncio.create_task(stop.wait())
         backoff, failures = Backoff(cap_s=10.0), 0
         while not stop.is_set():
             self._due.clear()
             failures = 0 if await self._once() else failures + 1
-            waking = asyncio.create_task(self._due.wait())
-            pause = backoff.delay_s(failures) if failures else self._every_s
-            await asyncio.wait({waking, stopping}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            waking.cancel()
+            await first_of(self._due, stop, timeout_s=backoff.delay_s(failures) if failures else self._every_s)
 
     async def _once(self) -> bool:
         """Say what is to be said; whether all is said. On a new connection it may be another server: say it again."""

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from opentelemetry import trace
+
+from kakuremichi.runtime.sampling import may_be_recorded
 
 MAX_WRITERS = 4  # the head of the log is locked until commit: more writers only lengthen the queue
 ACQUIRE_TIMEOUT_S = 2.0
@@ -45,6 +47,8 @@ BUSY = (
 STALE = "KK001"
 TOKEN_NOT_OPEN = "KK002"
 
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
 _tracer = trace.get_tracer("kakuremichi.registry")
 
 
@@ -66,6 +70,8 @@ class Database:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str) -> None:
         self._pool, self.dsn = pool, dsn
         self._writers = asyncio.Semaphore(MAX_WRITERS)
+        self._idle: list[Connection] = []
+        self._asking = 0  # how many wait for the pool: then connections go back to it
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         try:
@@ -97,6 +103,9 @@ class Database:
 
         :class:`StaleError` if it, or a constraint that has the last word, says that the decision no longer holds.
         """
+        if not may_be_recorded():
+            async with self._writers:
+                return await self._write(query, args)
         with _tracer.start_as_current_span("registry transaction", attributes={"db.system.name": "postgresql"}):
             async with self._writers:
                 return await self._write(query, args)
@@ -122,14 +131,40 @@ class Database:
         return row
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
-        # The pool's own `timeout` costs a task for each statement; this costs a timer.
-        async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
-            connection = await self._pool.acquire()
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """One of ours. The pool opens and mends connections, but handing one out and taking it back costs a timer and a
+        task, more than half of what a short statement costs; so we keep those that are well.
+        """
+        connection = await self._take()
         try:
             yield connection
-        finally:
+        except BaseException:
+            await self._pool.release(connection)  # which looks at its state
+            raise
+        if self._asking:
             await self._pool.release(connection)
+        else:
+            self._idle.append(connection)
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_open(connection):
+                return connection
+            await self._pool.release(connection)
+        self._asking += 1
+        try:
+            # The pool's own `timeout` costs a task for each statement; this costs a timer.
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                return await self._pool.acquire()
+        finally:
+            self._asking -= 1
+
+    async def close(self) -> None:
+        """Give back what nobody uses; the pool closes when it has everything."""
+        while self._idle:
+            await self._pool.release(self._idle.pop())
+        await self._pool.close()
 
     async def execute(self, query: str, *args: object) -> None:
         """Bookkeeping that may be repeated and touches no fact."""
@@ -150,6 +185,13 @@ class Database:
             connection.terminate()
 
 
+def _is_open(connection: Connection) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False  # the pool took it back when the server ended it
+
+
 def _meaning(error: asyncpg.PostgresError) -> Exception:
     if error.sqlstate == STALE:
         return StaleError(str(error))
@@ -167,16 +209,17 @@ async def open_database(dsn: str) -> AsyncIterator[Database]:
     """The pool, open while the block runs. :class:`DatabaseUnavailableError` if the server does not answer."""
     settings: dict[str, Any] = {
         "min_size": 2, "max_size": 10, "command_timeout": COMMAND_TIMEOUT_S, "timeout": ACQUIRE_TIMEOUT_S,
-        "max_inactive_connection_lifetime": 300, "server_settings": SETTINGS, "reset": _leave_as_it_is,
+        "max_inactive_connection_lifetime": 0, "server_settings": SETTINGS, "reset": _leave_as_it_is,
     }  # fmt: skip
     try:
         pool = await asyncpg.create_pool(dsn, **settings)
     except (*LOST, *BUSY) as error:
         raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+    database = Database(pool, dsn)
     try:
-        yield Database(pool, dsn)
+        yield database
     finally:
         try:
-            await asyncio.wait_for(pool.close(), 5)
+            await asyncio.wait_for(database.close(), 5)
         except TimeoutError:
             pool.terminate()

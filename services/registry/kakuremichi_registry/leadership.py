@@ -6,6 +6,7 @@ import asyncpg
 import structlog
 
 from kakuremichi.runtime.backoff import Backoff
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi_registry.database import BUSY, LOST, Database, DatabaseUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,7 @@ class Leadership:
                     await self._hold(connection, stop)
             except (DatabaseUnavailableError, asyncpg.PostgresError, *LOST, *BUSY) as error:
                 log.warning("listening interrupted", reason=str(error) or type(error).__name__)
-                await _wait(stop, BACKOFF.delay_s(failures))
+                await first_of(stop, timeout_s=BACKOFF.delay_s(failures))
                 failures += 1
             finally:
                 self._leave()
@@ -60,7 +61,7 @@ class Leadership:
             elif loop.time() >= probe_at:
                 await connection.fetchval("select 1")
                 probe_at = loop.time() + PROBE_S
-            await _first(stop, lost, TRY_LOCK_S)
+            await first_of(stop, lost, timeout_s=TRY_LOCK_S)
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self.wrote(int(str(payload)))
@@ -78,20 +79,3 @@ class Leadership:
     def _leave(self) -> None:
         self.leading.clear()
         self._wake_all()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return
-
-
-async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
-    tasks = [asyncio.create_task(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -35,8 +35,6 @@ from kakuremichi_registry.snapshot import Snapshots
 from kakuremichi_registry.trust import Trust
 
 QUEUE = "registry"
-# A subscription handles one message after another; this many members of the queue group handle as many at once.
-AT_ONCE = {"commands": 16, "keys": 8, "snapshots": 8, "renewals": 4, "history": 4, "people": 8, "witnesses": 2}
 
 Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -68,31 +66,17 @@ class Registry:
 
     async def listen(self) -> None:
         bus = self._bus
-        for _ in range(AT_ONCE["commands"]):
-            await serve(
-                bus,
-                subjects.COMMAND,
-                AnyCommand,
-                self.commands.answer,
-                queue=QUEUE,
-                refuse=Commands.refuse,
-            )
-        for _ in range(AT_ONCE["keys"]):
-            await serve(bus, subjects.KEY, AnyKeyRequest, self.keys.answer, queue=QUEUE, refuse=Keys.refuse)
-        for _ in range(AT_ONCE["snapshots"]):
-            await serve(
-                bus, subjects.SNAPSHOT, SnapshotRequest, self.snapshots.answer, queue=QUEUE, refuse=Snapshots.refuse
-            )
-        for _ in range(AT_ONCE["renewals"]):
-            await serve(bus, subjects.RENEW, AnyRenew, self.passes.answer, queue=QUEUE, refuse=Passes.refuse)
-        for _ in range(AT_ONCE["history"]):
-            await serve(bus, subjects.HISTORY, AnyHistoryRequest, self.past.answer, queue=QUEUE, refuse=Past.refuse)
-        for _ in range(AT_ONCE["people"]):
-            await serve(bus, subjects.PEOPLE, AnyPeopleRequest, self.people.answer, queue=QUEUE, refuse=People.refuse)
-        for _ in range(AT_ONCE["witnesses"]):
-            await serve(
-                bus, subjects.WITNESS, AskCheckpoint, self.checkpoints.answer, queue=QUEUE, refuse=Checkpoints.refuse
-            )
+        asked: tuple[tuple[str, Any, Any, Any, int], ...] = (
+            (subjects.COMMAND, AnyCommand, self.commands.answer, Commands.refuse, 16),
+            (subjects.KEY, AnyKeyRequest, self.keys.answer, Keys.refuse, 8),
+            (subjects.SNAPSHOT, SnapshotRequest, self.snapshots.answer, Snapshots.refuse, 8),
+            (subjects.RENEW, AnyRenew, self.passes.answer, Passes.refuse, 4),
+            (subjects.HISTORY, AnyHistoryRequest, self.past.answer, Past.refuse, 4),
+            (subjects.PEOPLE, AnyPeopleRequest, self.people.answer, People.refuse, 8),
+            (subjects.WITNESS, AskCheckpoint, self.checkpoints.answer, Checkpoints.refuse, 2),
+        )
+        for subject, kind, answer, refuse, at_once in asked:
+            await serve(bus, subject, kind, answer, queue=QUEUE, refuse=refuse, at_once=at_once)
         await bus.subscribe(subjects.REPORT, self.reports.take, queue=QUEUE)
 
     def loops(self) -> dict[str, Loop]:

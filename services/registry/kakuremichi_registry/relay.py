@@ -19,6 +19,7 @@ from opentelemetry import trace
 from kakuremichi.bus.jetstream import EXPECTED_LAST_SEQUENCE, MESSAGE_ID
 from kakuremichi.bus.port import Ack, Bus, BusError, StreamState
 from kakuremichi.runtime.backoff import Backoff
+from kakuremichi.runtime.sampling import may_be_recorded
 from kakuremichi.runtime.trace_context import TRACEPARENT, extract, inject
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.leadership import Leadership
@@ -235,9 +236,12 @@ def _publishing(row: Row, headers: dict[str, str]) -> Iterator[None]:
     if not row.traceparent:
         yield
         return
-    with _tracer.start_as_current_span(
-        "relay publish", context=extract({TRACEPARENT: row.traceparent}), kind=trace.SpanKind.INTERNAL
-    ):
+    write = extract({TRACEPARENT: row.traceparent})
+    if not may_be_recorded(write):
+        headers[TRACEPARENT] = row.traceparent
+        yield
+        return
+    with _tracer.start_as_current_span("relay publish", context=write, kind=trace.SpanKind.INTERNAL):
         inject(headers)
         yield
 

@@ -5,7 +5,9 @@ statements, and so that a report kept costs the gateways still at work nothing: 
 """
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -14,10 +16,12 @@ from kakuremichi.bus.port import Bus, BusError, Message
 from kakuremichi.bus.serve import may_answer
 from kakuremichi.model.addresses import AddressRefusedError, parse_network
 from kakuremichi.model.ids import NodeId
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire.codec import WireError, decode_any, encode
 from kakuremichi.wire.requests import AnyReport, Report, ReportAnswer
 from kakuremichi.wire.signing import Signed
 from kakuremichi.wire.subjects import agent_feed, fleet_feed, node_of, pool_feed
+from kakuremichi_registry.arrivals import ArrivalLog, Heard
 from kakuremichi_registry.database import Database, DatabaseUnavailableError
 from kakuremichi_registry.signer import Signer
 from kakuremichi_registry.store import feeds
@@ -37,6 +41,7 @@ class Waiting:
 
     report: Report
     data: bytes
+    at: float  # Unix seconds
     replies: tuple[str, ...]
 
 
@@ -59,8 +64,9 @@ def kept(report: Report, data: bytes) -> KeptReport:
 
 
 class Reports:
-    def __init__(self, bus: Bus, database: Database, signer: Signer) -> None:
-        self._bus, self._database, self._signer = bus, database, signer
+    def __init__(self, bus: Bus, database: Database, signer: Signer, now: Callable[[], float] = time.time) -> None:
+        self._bus, self._database, self._signer, self._now = bus, database, signer, now
+        self._arrivals = ArrivalLog(bus)
         self._waiting: dict[NodeId, Waiting] = {}  # a node's newer report takes the place of its older one
         self._wake = asyncio.Event()
         self.counts: Counter[str] = Counter()
@@ -85,22 +91,16 @@ class Reports:
             return
         replaced = self._waiting.get(report.node_id)
         replies = (*replaced.replies[-MOST_REPLIES + 1 :], message.reply) if replaced else (message.reply,)
-        self._waiting[report.node_id] = Waiting(report, message.data, replies)
+        self._waiting[report.node_id] = Waiting(report, message.data, self._now(), replies)
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({woken, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-                await asyncio.wait({stopped}, timeout=GATHER_S)
-                self._wake.clear()
-                while self._waiting:
-                    await self._batch()
-        finally:
-            stopped.cancel()
+        while not stop.is_set():
+            await first_of(self._wake, stop)
+            await first_of(stop, timeout_s=GATHER_S)
+            self._wake.clear()
+            while self._waiting:
+                await self._batch()
 
     async def _batch(self) -> None:
         batch = {node: self._waiting.pop(node) for node in list(self._waiting)[:BATCH]}
@@ -111,10 +111,12 @@ class Reports:
             if not live:
                 return
             wanted = {feed for node in live for feed in feeds_of(node, known[node])}
-            heads = {
-                feed: self._signer.head(head) for feed, head in (await feeds.heads(self._database, wanted)).items()
-            }
-            await self._answer(live, known, heads)
+            heads = await feeds.heads(self._database, wanted)
+            await self._answer(live, known, {feed: self._signer.head(head) for feed, head in heads.items()})
+            await self._arrivals.tell(
+                [Heard(waiting.report, waiting.at, feeds_of(node, known[node])) for node, waiting in live.items()],
+                heads,
+            )
         except DatabaseUnavailableError as error:
             self.counts["unanswered"] += len(batch)
             log.warning("reports not kept", count=len(batch), reason=str(error))

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from kakuremichi.model.addresses import AddressRefusedError, parse_network
+from kakuremichi.model.ids import ServiceId
 from kakuremichi.model.keys import key_text
 from kakuremichi.model.options import NO_OPTIONS
 from kakuremichi.runtime.trace_context import trace_id
@@ -34,6 +35,7 @@ from kakuremichi.wire.requests import AnyReport, Report
 from kakuremichi_registry.contexts import ServiceRow
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.enrolment import instant
+from kakuremichi_registry.gathered import Gathered
 from kakuremichi_registry.store import lists
 from kakuremichi_registry.store.entries import text_of
 
@@ -44,6 +46,7 @@ V = TypeVar("V")
 class Views:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._one_service = Gathered(self._services_of)
 
     async def nodes(self, command: ListNodes) -> Nodes:
         rows = await lists.nodes(self._database, command)
@@ -54,12 +57,20 @@ class Views:
         )  # fmt: skip
 
     async def services(self, command: ListServices) -> Services:
+        if command == ListServices(actor=command.actor, service_id=command.service_id) and _may_be(command.service_id):
+            view = await self._one_service.get(ServiceId(command.service_id))
+            return Services(items=(view,) if view else ())
         rows = await lists.services(self._database, command)
         errors = errors_by_path(await lists.reports_with_errors(self._database)) if rows else {}
         views, more = fitting(service_view(row, errors) for row in rows)
         return Services(
             items=views, next_after=views[-1].service_id if more or len(rows) == lists.most(command) else ""
         )
+
+    async def _services_of(self, names: list[ServiceId]) -> dict[ServiceId, ServiceView]:
+        rows, reports = await lists.services_of(self._database, names)
+        errors = errors_by_path(reports)
+        return {row.service_id: service_view(row, errors) for row in rows}
 
     async def tokens(self, command: ListTokens) -> Tokens:
         rows = await lists.tokens(self._database, command)
@@ -68,7 +79,7 @@ class Views:
         return Tokens(items=views, next_after=last if more or len(rows) == lists.most(command) else "")
 
     async def events(self, command: ListEvents) -> Events:
-        rows = await lists.events(self._database, command.after, command.limit, newest_first=command.newest_first)
+        rows = await lists.events(self._database, command)
         views, more = fitting(map(event_view, rows))
         return Events(items=views, next_after=views[-1].seq if more or len(rows) == command.limit else UNSET)
 
@@ -76,6 +87,11 @@ class Views:
         rows = await lists.positions(self._database, command.seq, command.limit)
         log_id = rows[0]["log_id"] if rows else ""
         return Positions(log_id=log_id, items=fitting(map(event_positions, rows))[0])
+
+
+def _may_be(name: str) -> bool:
+    """Whether a service could have this name. PostgreSQL takes no NUL, and others are looked up together with it."""
+    return bool(name) and "\0" not in name
 
 
 def fitting(views: Iterable[V], limit_bytes: int = PAGE_BYTES) -> tuple[tuple[V, ...], bool]:

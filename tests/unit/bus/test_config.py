@@ -58,7 +58,7 @@ def test_no_seed_is_in_the_text(good: ServerConfig) -> None:
 
 def test_a_role_of_one_node_names_it_and_nobody_else() -> None:
     gateway = GATEWAY.rendered(node="gw-1", pool="blue")
-    assert gateway.subscribe == ("feed.pool.blue", "beacon.pool.blue", "reply.gw-1.>")
+    assert gateway.subscribe == ("feed.pool.blue", "beacon.pool.blue", "ask.counters.blue", "reply.gw-1.>")
     assert all(subject.endswith(".gw-1") for subject in gateway.publish)
     assert AGENT.rendered().subscribe == ("feed.fleet.*", "feed.agent.*", "beacon.fleet.*", "reply.*.>")
     assert inbox_prefix(REGISTRY) == "_INBOX.registry"
@@ -75,6 +75,12 @@ def test_nodes_have_no_jetstream_and_only_one_role_may_write_feeds() -> None:
 
 
 def test_streams_keep_history_from_being_eaten_or_deleted() -> None:
-    assert {stream.name: stream.discard for stream in STREAMS} == {"FEED": "old", "AUDIT": "new"}
+    assert [stream.name for stream in STREAMS if stream.discard == "new"] == ["AUDIT"]
     assert topology.AUDIT.deny_purge
     assert topology.AUDIT.max_age_s == 0
+
+
+def test_what_is_kept_for_portals_has_an_end_in_time_and_bytes_and_answers_nobody() -> None:
+    for stream in topology.FOR_PORTALS:
+        assert (stream.discard, stream.max_age_s, stream.no_ack) == ("old", 86400, True)
+        assert 0 < stream.max_bytes <= 16 * 1024**2

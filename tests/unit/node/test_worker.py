@@ -72,6 +72,19 @@ async def test_changes_that_come_during_a_pass_are_one_next_pass() -> None:
     assert [len(keys) for keys in node.passes] == [1, 3]
 
 
+async def test_passes_keep_a_distance_in_which_changes_gather() -> None:
+    node = SlowNode()
+    async with asyncio.timeout(5), running(node) as (worker, reports):
+        worker.take(applied(1, "a"))
+        await reports.get()
+        for seq, name in enumerate("bcd", start=2):
+            worker.take(applied(seq, name))
+            await asyncio.sleep(0)
+
+        assert (await reports.get()).cursors == {FEED: 4}
+    assert [len(keys) for keys in node.passes] == [1, 3]
+
+
 async def test_a_cursor_is_reported_only_after_its_pass() -> None:
     node = SlowNode()
     node.gate.clear()

@@ -2,6 +2,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -34,6 +35,25 @@ def test_a_line_is_json_with_service_level_and_fields(lines: io.StringIO) -> Non
     assert line["event"] == "feed item applied"
     assert (line["service"], line["level"], line["logger"], line["feed_seq"]) == ("demo", "info", "kakuremichi.x", 7)
     assert str(line["at"]).endswith("Z")
+
+
+def test_a_logger_without_a_name_has_that_of_its_module(lines: io.StringIO) -> None:
+    structlog.get_logger().warning("here")
+
+    assert (only(lines)["logger"], only(lines)["level"]) == (__name__, "warning")
+
+
+def test_what_is_no_json_is_written_all_the_same(lines: io.StringIO) -> None:
+    structlog.get_logger().info("odd", values={1, 2}, path=Path("/x"), half="\ud800")
+
+    assert only(lines)["path"] == "PosixPath('/x')"
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(lines: io.StringIO) -> None:
+    lines.close()
+    structlog.get_logger().info("nobody hears this")
+
+    assert lines.closed
 
 
 def test_logs_of_libraries_look_the_same(lines: io.StringIO) -> None:

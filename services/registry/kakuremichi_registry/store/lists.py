@@ -4,12 +4,14 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kakuremichi.wire.commands import Listing, ListNodes, ListServices, ListTokens
+from kakuremichi.model.ids import ServiceId
+from kakuremichi.wire.commands import ListEvents, Listing, ListNodes, ListServices, ListTokens
 from kakuremichi_registry.contexts import ServiceRow
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.store.sql import LIVE_S, SERVICE_JSON
 
 PAGE = 200
+RECENT = 50_000  # rows of the log
 
 NODES = f"""
 select n.node_id, n.role, n.pool, n.slot, n.subnet, n.endpoints, n.public_key, n.epoch, r.report, n.updated_seq,
@@ -41,6 +43,11 @@ select r.node_id, r.report from report r join node n using (node_id)
 where r.has_errors and n.removed_at is null and r.at > clock_timestamp() - interval '{LIVE_S} seconds'
 order by r.node_id
 """  # noqa: S608  # constants of ours only
+# Both in one statement: the services of these names, and who reports errors.
+SERVICES_OF = f"""
+select {SERVICE_JSON}::text as service, null as node_id, null as report from service s where s.service_id = any($1)
+union all select null, e.node_id, e.report from ({ERRORS}) e
+"""  # noqa: S608  # constants of ours only
 # The newest first, so the place of a token is its age.
 TOKENS = """
 select token_id, role, node_id, pool, expires_at, used_at, expires_at <= clock_timestamp() as expired,
@@ -57,6 +64,12 @@ NEWEST_EVENTS = """
 select seq, hash, topic, actor, at, fact, traceparent from event_log
 where $1 = 0 or seq < $1 order by seq desc limit $2
 """
+# Whoever asks for a trace has seen it lately: older rows are not looked at.
+EVENTS_OF_TRACE = f"""
+select seq, hash, topic, actor, at, fact, traceparent from event_log
+where seq > (select max(seq) from event_log) - {RECENT} and seq > $1 and substr(traceparent, 4, 32) = $3
+order by seq limit $2
+"""  # noqa: S608  # constants of ours only
 # Items and events of one write bear the same traceparent. Of all events only the newest items are looked at.
 POSITIONS = """
 with item as materialized (
@@ -97,6 +110,13 @@ async def services(database: Database, asked: ListServices) -> list[ServiceRow]:
     return [_service.decode(row[0]) for row in rows]
 
 
+async def services_of(database: Database, names: list[ServiceId]) -> tuple[list[ServiceRow], list[asyncpg.Record]]:
+    """Those of these names that there are, and the reports with errors."""
+    rows = await database.fetch(SERVICES_OF, names)
+    services = [_service.decode(row["service"]) for row in rows if row["service"] is not None]
+    return services, [row for row in rows if row["service"] is None]
+
+
 async def reports_with_errors(database: Database) -> list[asyncpg.Record]:
     return await database.fetch(ERRORS)
 
@@ -110,6 +130,8 @@ async def positions(database: Database, seq: int, limit: int) -> list[asyncpg.Re
     return await database.fetch(POSITIONS, seq, limit)
 
 
-async def events(database: Database, after: int, limit: int, *, newest_first: bool) -> list[asyncpg.Record]:
+async def events(database: Database, asked: ListEvents) -> list[asyncpg.Record]:
     """From `after` on (exclusive), or with `newest_first` backwards from it; 0 begins at the end that comes first."""
-    return await database.fetch(NEWEST_EVENTS if newest_first else EVENTS, after, limit)
+    if asked.trace_id is not UNSET:
+        return await database.fetch(EVENTS_OF_TRACE, asked.after, asked.limit, asked.trace_id)
+    return await database.fetch(NEWEST_EVENTS if asked.newest_first else EVENTS, asked.after, asked.limit)
