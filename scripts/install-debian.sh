@@ -2,7 +2,7 @@
 # Installs what the demo and the tests need on Debian 12, and nothing twice.
 #
 #   scripts/install-debian.sh            everything the demo needs: packages, wireguard-go, .venv
-#   scripts/install-debian.sh tests      the same, and what only tests and benchmarks need (Chromium, QEMU, a Debian kernel, wrk)
+#   scripts/install-debian.sh tests      the same, and what only tests and benchmarks need (Chromium, QEMU, nginx, a Debian kernel …)
 #   scripts/install-debian.sh python     .venv only; needs no root
 #
 # Each part has a stamp under .local/stamps that holds a hash of its inputs, so that a second run takes a moment.
@@ -18,8 +18,8 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 demo_packages=(ca-certificates conntrack curl git haproxy iproute2 iputils-ping make nftables openssl procps python3-venv
   xz-utils)
-test_packages=(busybox-static chromium iperf3 kmod nghttp2-client openssh-client openssh-server qemu-system-x86 rsync
-  tcpdump wrk)
+test_packages=(busybox-static chromium iperf3 kmod knot knot-dnsutils nghttp2-client nginx openssh-client
+  openssh-server qemu-system-x86 rsync tcpdump wrk)
 
 # shellcheck source=scripts/debian.sh
 source "$project/scripts/debian.sh"

@@ -1,8 +1,9 @@
-"""Services added, changed and removed under load: no request of another service may fail."""
+"""Services added, changed and removed under load: how many a second, and no request of another service may fail."""
 
 import asyncio
 import time
 
+from bench.api import as_deployed
 from bench.crowd import in_control
 from bench.harness import Figure
 from bench.http_line import Door, HttpLine
@@ -12,26 +13,29 @@ from kakuremichi.fleet.lab_fleet import GATEWAYS
 from support.key_fleet import load
 
 SERVICES_PER_S = 50
-SECONDS = 20
+SECONDS = 60
 LINES = 16
 LEAST = 0.9
+NAMES = ("changes_under_load_failed", "changes_under_load_per_second")
 
 
 async def measure(stage: Stage) -> list[Figure]:
+    """As a server has it: traces of changes go to the portal, no files are written."""
     await serve(stage)
-    door = Door.of(stage)
-    with load(stage.lab, WEB, GATEWAYS, RATE) as loads:
-        seconds = await in_control(stage, lambda: change_services(door, SERVICES_PER_S * SECONDS))
+    async with as_deployed(stage):
+        door = Door.of(stage)
+        with load(stage.lab, WEB, GATEWAYS, RATE) as loads:
+            seconds = await in_control(stage, lambda: change_services(door, SERVICES_PER_S * SECONDS))
     failed = [error for each in loads for error in each.failed]
     asked = sum(len(each.answered) for each in loads) + len(failed)
     rate = SERVICES_PER_S * SECONDS / seconds
     if asked < LEAST * RATE * seconds:
         raise RuntimeError(f"load: {asked / seconds:.0f} requests/s came about, {RATE:g} are wanted")
-    if rate < LEAST * SERVICES_PER_S:
-        failures = f"{len(failed)} of {asked} requests failed"
-        raise RuntimeError(f"{rate:.1f} services/s were added, changed and removed, not {SERVICES_PER_S}; {failures}")
-    note = f"{asked} requests in {seconds:.0f} s, {rate:.0f} services/s added, changed and removed"
-    return [Figure("changes_under_load_failed", len(failed), note="; ".join([note, *failed[:2]]))]
+    note = f"{asked} requests in {seconds:.0f} s, {rate:.1f} services/s added, changed and removed"
+    return [
+        Figure(NAMES[0], len(failed), note="; ".join([note, *failed[:2]])),
+        Figure(NAMES[1], rate, note=f"{SERVICES_PER_S * SECONDS} services; asked for {SERVICES_PER_S} a second"),
+    ]
 
 
 async def change_services(door: Door, count: int) -> float:

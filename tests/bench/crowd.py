@@ -34,6 +34,7 @@ ACTOR = "bench"
 POOL = PoolName("default")
 AT_ONCE = 16
 ANSWER_S = 10.0
+SERVICES_S = 180.0  # until a gateway has thousands of them
 TCP_PORTS = 16_000  # crowd-tcp-1 is published at the next one
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ async def publish_crowd(
 
     await in_control(stage, work)
     progress(f"{len(numbers)} services published")
-    await asyncio.to_thread(wait_applied, stage)
+    await asyncio.to_thread(wait_applied, stage, within_s=SERVICES_S)
 
 
 def _http_service(number: int, agents: int) -> commands.PublishService:

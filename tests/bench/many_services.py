@@ -4,12 +4,13 @@ import asyncio
 import statistics
 import time
 
-from bench.changes import WARM_UP, http_requests, make_changes
+from bench.changes import WARM_UP, http_requests, make_changes, show
 from bench.cold_start import COLD, STARTS, start_cold
 from bench.crowd import grow, grow_services, publish_tcp
 from bench.fleet_size import MANY
 from bench.harness import Figure, progress, ratio
 from bench.proxy_protocol import NEW_EACH
+from bench.spans import SPANS_S, read_traces
 from bench.stage import SITE, Stage, wait_until
 from bench.web import SERVICE, reachable, requests_per_second, start_target
 from kakuremichi.dataplane.haproxy.files import Layout
@@ -22,18 +23,17 @@ PAIRS, SECONDS = 5, 3
 CHANGES, RELOADS = 24, 5
 OFFLINE_S = 120.0  # a node counts as live for 90 s after its last report
 L4 = PrivateService("bench-l4", SITE, SITE, SERVICE.address, SERVICE.port, public_port=8600)
-NAMES = (
-    "requests_10000_services_ratio",
-    "connections_10000_services_ratio",
-    "one_change_10000_services_ratio",
-    "haproxy_reload_10000",
-    "cold_start_10000_services",
-    "cold_start_10000_services_memory",
-)
+REQUESTS, CONNECTIONS = "requests_10000_services_ratio", "connections_10000_services_ratio"
+ONE_CHANGE, RELOAD = "one_change_10000_services_ratio", "haproxy_reload_10000"
+COLD_START, COLD_MEMORY = "cold_start_10000_services", "cold_start_10000_services_memory"
 
 
-async def measure(stage: Stage) -> list[Figure]:
+async def prepare(stage: Stage) -> None:
     """On a stage of its own: there may be no other services, and SMALL does not come back."""
+    if stage.few_services_ms:
+        return
+    if stage.crowd_size:
+        raise RuntimeError("the many services did not come about, so there is nothing to compare")
     stage.following = (FULL,)
     await stage.nodes(gateways=(FULL,))
     before = await change_p50(stage, "few")
@@ -46,19 +46,30 @@ async def measure(stage: Stage) -> list[Figure]:
     await stage.fleet.units.stop(SMALL)
     await grow(stage, MANY - 1)
     await grow_services(stage, SERVICES)
-    figures = [await rate_ratio(stage, NAMES[0], 80, "-H", f"Host: {SERVICE.host_name}")]
+    stage.few_services_ms = before
+
+
+async def requests(stage: Stage) -> list[Figure]:
+    await prepare(stage)
+    return [await rate_ratio(stage, REQUESTS, 80, "-H", f"Host: {SERVICE.host_name}")]
+
+
+async def connections(stage: Stage) -> list[Figure]:
+    """With as many TCP services besides."""
+    await prepare(stage)
+    await publish_tcp(stage, SERVICES)
+    return [await rate_ratio(stage, CONNECTIONS, L4.public_port, *NEW_EACH)]
+
+
+async def one_change(stage: Stage) -> list[Figure]:
+    await prepare(stage)
     await asyncio.to_thread(wait_until, f"gateway {SMALL} counts as gone", lambda: gone(stage), within_s=OFFLINE_S)
-    after = await change_p50(stage, "many")
+    before, after = stage.few_services_ms, await change_p50(stage, "many")
     note = (
         f"p50 {after:.1f} ms with {SERVICES} services and {MANY} agents, {before:.1f} ms with none and 1, one gateway"
     )
     progress(note)
-    figures.append(Figure(NAMES[2], after / before, note=note))
-    figures.append(await reload_figure(stage))
-    figures += await cold_figures(stage)
-    await publish_tcp(stage, SERVICES)
-    figures.append(await rate_ratio(stage, NAMES[1], L4.public_port, *NEW_EACH))
-    return figures
+    return [Figure(ONE_CHANGE, after / before, note=note)]
 
 
 def gone(stage: Stage) -> bool:
@@ -79,13 +90,16 @@ async def rate_ratio(stage: Stage, name: str, port: int, *options: str) -> Figur
 
 async def change_p50(stage: Stage, name: str) -> float:
     """Milliseconds until FULL has applied one change."""
-    requests = http_requests(CHANGES + WARM_UP, name=name)
-    changes = await asyncio.to_thread(make_changes, stage, requests, gateways=(FULL,))
+    wanted = http_requests(CHANGES + WARM_UP, name=name)
+    changes = await asyncio.to_thread(make_changes, stage, wanted, gateways=(FULL,))
+    await asyncio.sleep(SPANS_S)
+    show(f"{name} services", changes, read_traces(stage.directory))
     return statistics.median(change.ms for change in changes)
 
 
-async def reload_figure(stage: Stage) -> Figure:
+async def reload(stage: Stage) -> list[Figure]:
     """As the gateway reloads: files written, worker replaced, the new one answers."""
+    await prepare(stage)
     haproxy = Haproxy(Layout(stage.fleet.node_host(FULL).haproxy))
     samples = []
     for number in range(RELOADS):
@@ -97,10 +111,11 @@ async def reload_figure(stage: Stage) -> Figure:
         samples.append(time.monotonic() - began)
         progress(f"HAProxy reload {number + 1} of {RELOADS}: {samples[-1]:.2f} s")
         await asyncio.sleep(2)  # the gateway looks at its new worker
-    return Figure(NAMES[3], statistics.median(samples), samples, f"{SERVICES} services, files written anew")
+    return [Figure(RELOAD, statistics.median(samples), samples, f"{SERVICES} services, files written anew")]
 
 
-async def cold_figures(stage: Stage) -> list[Figure]:
+async def cold(stage: Stage) -> list[Figure]:
+    await prepare(stage)
     await stage.nodes(gateways=(COLD,))
     stage.following = (FULL, COLD)
     starts = []
@@ -112,6 +127,16 @@ async def cold_figures(stage: Stage) -> list[Figure]:
     seconds, memory = [start.seconds for start in starts], [start.memory_mib for start in starts]
     note = f"{MANY} agents, {SERVICES} HTTP services; enrolment included"
     return [
-        Figure(NAMES[4], statistics.median(seconds), seconds, note),
-        Figure(NAMES[5], max(memory), memory, note),
+        Figure(COLD_START, statistics.median(seconds), seconds, note),
+        Figure(COLD_MEMORY, max(memory), memory, note),
     ]
+
+
+# In this order: each finds what those before it left.
+FIGURES = (
+    ((REQUESTS,), requests),
+    ((ONE_CHANGE,), one_change),
+    ((RELOAD,), reload),
+    ((COLD_START, COLD_MEMORY), cold),
+    ((CONNECTIONS,), connections),
+)

@@ -39,6 +39,7 @@ declare
     now      bytea;
 begin
     for row in 1..{CHANGES} loop
+        if row % kk_log_partition_rows() = 1 then perform kk_log_partition(row); end if;
         fact := {FACT.strip()};
         now := kk_log_hash(before, row, 'service-published', 'bench', begun + row * interval '1 second', fact);
         insert into event_log values

@@ -42,6 +42,7 @@ class Stage:
     crowd_size: int = 0  # of the agents that crowd.py acts
     crowd_services: int = 0
     gateway_env: Mapping[str, str] = field(default_factory=dict)  # what every gateway finds in its environment
+    few_services_ms: float = 0.0  # p50 of one change before many services came; 0: they have not come
     following: tuple[str, ...] = GATEWAYS  # those that are waited for; a figure may have stopped others
     _live: set[str] = field(default_factory=set)
 

@@ -42,10 +42,13 @@ def _take_echo(connection: object) -> None:
     connection.sendall(_SENT)
 
 
-def connect(lab: Lab, source: str, host_name: str, port: int, *, gateway: str = "gw1") -> socket.socket:
-    """An open WebSocket to /ws; RuntimeError if the answer is not 101."""
+def connect(
+    lab: Lab, source: str, host_name: str, port: int, *, gateway: str = "gw1", address: str = ""
+) -> socket.socket:
+    """An open WebSocket to /ws, from this address of `source`; RuntimeError if the answer is not 101."""
     with lab.in_namespace(source):
-        connection = socket.create_connection((lab.address(gateway), port), timeout=ANSWER_S)
+        own = (address, 0) if address else None
+        connection = socket.create_connection((lab.address(gateway), port), timeout=ANSWER_S, source_address=own)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     connection.sendall(

@@ -1,6 +1,6 @@
 """Every version of every message that was ever sent, as bytes. A file here never changes: a change is a new tag.
 
-`python tests/golden/test_wire.py` writes the files of messages that have none yet.
+`PYTHONPATH=tests python tests/golden/test_wire.py` writes the files of messages that have none yet.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from kakuremichi.model.options import Http, Limits, Options
 from kakuremichi.wire import (
+    arrivals,
     checkpoints,
     commands,
     facts,
@@ -25,6 +26,7 @@ from kakuremichi.wire import (
 )
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.signing import Signature, Signed
+from support import counters_messages
 
 FOLDER = Path(__file__).parent / "wire"
 K1, K2, H = b"\x01" * 32, b"\x02" * 32, b"\x0a" * 32
@@ -142,6 +144,18 @@ _MADE: list[tuple[Any, dict[str, Any]]] = [
         },
     ),
     (requests.ReportAnswer, {"heads": (SIGNED,)}),
+    *counters_messages.MADE,
+    (
+        arrivals.ArrivalBatch,
+        {
+            "items": (
+                arrivals.ItemArrivals("log-1", "feed.pool.main", 7, (  # type: ignore[arg-type]
+                    arrivals.NodeArrival("gw1", 1_700_000_000_123_456, 150, 900, 1200),  # type: ignore[arg-type]
+                    arrivals.NodeArrival("gw2", 1_700_000_000_123_999, 150, 900),  # type: ignore[arg-type]
+                )),
+            )
+        },
+    ),
     (
         spans.SpanBatch,
         {
@@ -311,6 +325,9 @@ _FACTS: list[tuple[Any, dict[str, Any]]] = [
     (facts.ApiTokenCreated, {"name": "deploy", "scope": "publish", "pools": ("main",), "agents": (),
                              "expires_at": "2026-01-01T00:00:00Z"}),
     (facts.ApiTokenRemoved, {"name": "deploy"}),
+    (facts.LogRetired, {"first": 1, "last": 65536, "hash": "0a" * 32, "root": "0b" * 32, "checkpoint": "Y2g=",
+                        "checkpoint_size": 66000, "witnesses": ("gw1",), "export_sha256": "0c" * 32,
+                        "state_sha256": "0d" * 32}),
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from kakuremichi.cli.exits import PARTIAL, USAGE
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, Fleet
+from kakuremichi.lab import names
 from support import grpc_echo
 from support.fleet import Place
 from support.haproxy_upstreams import public_part
@@ -81,9 +82,11 @@ def private_programs(place: Place) -> Iterator[None]:
     module = (sys.executable, "-m", "kakuremichi.lab.targets", "--site", "range")
     tcp = [word for port in range(7240, 7243) for word in ("--tcp", f"127.0.0.1:{port}")]
     udp = [word for port in (9953, 7270, 7271) for word in ("--udp", f"127.0.0.1:{port}")]
+    six = ("--http", "[::1]:9970", "--tcp", "[::1]:9971", "--udp", "[::1]:9971")
+    names.append(lab.namespace("site-a"), ["::1 six-a.lab.test"])
     grpc = (sys.executable, grpc_echo.__file__, "serve", "127.0.0.1:9960")
     with ExitStack() as stack:
-        for argv in ((*module, *tcp, *udp), grpc):
+        for argv in ((*module, *tcp, *udp, *six), grpc):
             program = stack.enter_context(lab.popen("site-a", argv, stdout=subprocess.DEVNULL))
             stack.callback(program.terminate)
         stack.enter_context(http_target(lab, "site-a", 9943, tls=encrypted))

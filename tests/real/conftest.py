@@ -14,6 +14,7 @@ from kakuremichi.bus.memory import MemoryNats
 from kakuremichi_registry.embedded_postgres import EmbeddedPostgres, start
 from kakuremichi_registry.trust import Trust, init_trust
 from support.history import folds_into_its_tables
+from support.nftables_net import Net
 from support.real_registry import World, world
 
 
@@ -47,6 +48,13 @@ def trust() -> Iterator[Trust]:
     directory = Path(tempfile.mkdtemp(prefix="kk-trust-"))
     yield init_trust(directory)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    """A gateway, an agent, a visitor and a machine of the site, in namespaces of their own."""
+    with Net() as made:
+        yield made
 
 
 @pytest.fixture

@@ -227,6 +227,12 @@ class TestExpectedState:
         await written(site, on(Terms(if_match=(seq,)), command))
 
 
+async def listed(site: World) -> Services:
+    answer = await site.ask(ListServices(actor="admin"))
+    assert isinstance(answer, Services)
+    return answer
+
+
 def last_about(node_id: str, events: Sequence[EventView]) -> int:
     return max(event.seq for event in events if event.topic == "node-enrolled" and f'"{node_id}"' in event.fact)
 
@@ -259,6 +265,14 @@ class TestSources:
         assert await items_since(site, before) == set()
         assert not (await written(site, of_source("fleet", http("wiki")))).changed
         assert (await written(site, of_source("other", http("wiki"), adopt="fleet"))).changed
+
+    async def test_a_person_takes_over_by_naming_whom_from(self, site: World) -> None:
+        await written(site, of_source("fleet", http("wiki")))
+        await refused(site, on(Terms(adopt="other"), http("wiki")), 409, "owned")
+        assert (await written(site, on(Terms(adopt="fleet"), http("wiki")))).changed
+        assert not (await written(site, on(Terms(adopt="fleet"), http("wiki")))).changed, "it is nobody's already"
+        (view,) = (await listed(site)).items
+        assert view.source is UNSET
 
 
 class TestLists:

@@ -19,6 +19,7 @@ from kakuremichi.model.keys import KeyRefusedError, VerifyKey, check_public_key,
 from kakuremichi.reconcile.verify import NotTrustedError, Verifier
 from kakuremichi.wire import commands, requests, signing
 from kakuremichi.wire.codec import WireError, decode, decode_any, encode
+from kakuremichi.wire.counters import AskCounters, CountersTold
 from kakuremichi.wire.direct import Exchange
 from kakuremichi.wire.enrolment import (
     JoinToken,
@@ -57,7 +58,7 @@ _CLAIMS = base64.urlsafe_b64decode(JWT.split(".")[1] + "==")
 KINDS = (
     Signed, Certificate, Announcement, TrustSet, FeedKeyCertificate, FeedItem, Head, Exchange, JoinToken,
     requests.Announce, requests.Report, requests.TimedReport, requests.SnapshotRequest, requests.SnapshotPage,
-    SpanBatch,
+    SpanBatch, AskCounters, CountersTold,
 )  # fmt: skip
 
 

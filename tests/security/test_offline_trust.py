@@ -64,6 +64,24 @@ async def test_the_signatures_may_also_be_collected_in_one_file(offline: Deploym
     assert (await asyncio.wait_for(node, 20)).node.slot == 1
 
 
+async def test_what_waits_is_read_a_page_at_a_time(offline: Deployment) -> None:
+    nodes = [await offline.begin(name) for name in ("site-a", "site-b", "site-c")]
+    seen, after = [], ""
+    for _ in nodes:
+        command = commands.ListPending(actor="test", limit=1, after=after)
+        page = await offline.registry.ask(command)
+        assert isinstance(page, commands.PendingCertificates)
+        seen += [decode(certificate.body, Certificate).node_id for certificate in page.certificates]
+        after = page.next_after
+    assert seen == ["site-a", "site-b", "site-c"]
+    # Without a limit the portal turns the pages.
+    pending = offline.folder / "pending.json"
+    assert "3 wait" in await offline.cli("trust", "pending", "-o", str(pending))
+    assert len(msgspec.json.decode(pending.read_bytes(), type=Grants).certificates) == 3
+    for node in nodes:
+        node.cancel()
+
+
 async def test_who_holds_the_server_cannot_complete_a_node(offline: Deployment) -> None:
     """The registry's own keys, the feed key above all, sign nothing that a node would believe."""
     node = await offline.begin("site-a")

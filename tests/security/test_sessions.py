@@ -1,25 +1,9 @@
 """Sessions of browsers: when they begin and end, who sees them, and that nothing of them is kept in clear."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from kakuremichi.wire import people
-from kakuremichi_portal import passwords
-from support.portal_https import COOKIE, PortalWorld, portal_over_https, quick_hashes
-from support.real_registry import World
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_hasher", quick_hashes())
-
-
-@pytest.fixture
-async def at(registry_world: World, tmp_path: Path) -> AsyncIterator[PortalWorld]:
-    async with portal_over_https(registry_world, tmp_path) as made:
-        yield made
+from support.portal_https import COOKIE, PortalWorld
 
 
 async def test_a_sign_in_takes_over_no_value_from_before_and_ends_the_former(at: PortalWorld) -> None:

@@ -2,29 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from kakuremichi_portal import passwords
 from kakuremichi_portal.route import Access
-from support.portal_https import COOKIE, PASSWORD, PortalWorld, portal_over_https, quick_hashes
+from support.portal_https import COOKIE, PASSWORD, PortalWorld, portal_over_https
 from support.real_registry import World
 
 FIRST = {"name": "ann", "password": PASSWORD, "again": PASSWORD}
 ELSEWHERE = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.test"}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_hasher", quick_hashes())
-
-
-@pytest.fixture
-async def at(registry_world: World, tmp_path: Path) -> AsyncIterator[PortalWorld]:
-    async with portal_over_https(registry_world, tmp_path) as made:
-        yield made
 
 
 async def setup_code(at: PortalWorld) -> str:

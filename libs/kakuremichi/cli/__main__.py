@@ -13,6 +13,7 @@ COMMANDS = {
     "status": ("kakuremichi.cli.status", "status", "How everything is, on one screen."),
     "get": ("kakuremichi.cli.get", "get", "List gateways, agents, services, tokens or events."),
     "describe": ("kakuremichi.cli.get", "describe", "Show one of them whole."),
+    "counters": ("kakuremichi.cli.counters", "counters", "What passed through services: connections, requests, bytes."),
     "service": ("kakuremichi.cli.service", "service", "Publish private services, and take them back."),
     "apply": ("kakuremichi.cli.declare", "apply", "Make the services what a file says."),
     "export": ("kakuremichi.cli.declare", "export", "Print the services as such a file."),

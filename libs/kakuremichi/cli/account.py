@@ -1,16 +1,15 @@
 """`kakuremichi account` and `kakuremichi session`: who may sign in to the portal, and who is signed in."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kakuremichi.cli.options import output_option, with_client
-from kakuremichi.cli.output import print_json, talk
+from kakuremichi.cli.options import limit_options, output_option, with_client
+from kakuremichi.cli.output import Columns, print_listed, talk
 
 ROLES = click.Choice(["viewer", "publisher", "admin"])
-_pools = click.option("--pool", "pools", multiple=True, help="Only this pool; may be repeated. Else all.")
-_agents = click.option("--agent", "agents", multiple=True, help="Only this agent, likewise.")
 _password_file = click.option(
     "--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
     help="Its first line is the password; else you are asked.",
@@ -26,8 +25,7 @@ def account() -> None:
 @click.argument("name")
 @click.option("--role", type=ROLES, default="viewer", show_default=True)
 @click.option("--label", default="", help="What people call whoever has it.")
-@_pools
-@_agents
+@limit_options
 @_password_file
 @with_client
 def create(client: Any, *, name: str, password_file: Path | None, **fields: Any) -> None:
@@ -45,14 +43,16 @@ def create(client: Any, *, name: str, password_file: Path | None, **fields: Any)
 @with_client
 def list_(client: Any, output: str) -> None:
     """List them."""
-    items = client.list("accounts")
-    if output == "json":
-        print_json(items)
-        return
-    for item in items:
-        limits = [*(f"pool {pool}" for pool in item["pools"]), *(f"agent {agent}" for agent in item["agents"])]
-        row = [item["name"], item["role"], "disabled" if item["disabled"] else item["kind"], ", ".join(limits) or "all"]
-        click.echo(item["name"] if output == "name" else "  ".join(text.ljust(12) for text in row).rstrip())
+    columns: Columns = {
+        "NAME": itemgetter("name"), "ROLE": itemgetter("role"),
+        "STATE": lambda item: "disabled" if item["disabled"] else item["kind"],
+        "LIMITS": lambda item: ", ".join(_limits(item)) or "all",
+    }  # fmt: skip
+    print_listed(client.list("accounts"), output, columns)
+
+
+def _limits(item: Any) -> list[str]:
+    return [*(f"pool {pool}" for pool in item["pools"]), *(f"agent {agent}" for agent in item["agents"])]
 
 
 @account.command()
@@ -111,13 +111,9 @@ def session() -> None:
 @with_client
 def sessions(client: Any, output: str) -> None:
     """List those that are open."""
-    items = client.list("sessions")
-    if output == "json":
-        print_json(items)
-        return
-    for item in items:
-        row = [item[key] for key in ("id", "who", "method", "source", "opened_at", "seen_at")]
-        click.echo(item["id"] if output == "name" else "  ".join(text.ljust(16) for text in row).rstrip())
+    columns = ("id", "who", "method", "source", "opened_at", "seen_at")
+    heads = {column.upper().replace("_AT", ""): itemgetter(column) for column in columns}
+    print_listed(client.list("sessions"), output, heads, key="id")
 
 
 @session.command()

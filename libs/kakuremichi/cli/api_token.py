@@ -1,15 +1,19 @@
 """`kakuremichi api-token`: who may call the portal's API."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kakuremichi.cli.options import output_option, with_client
-from kakuremichi.cli.output import print_json, talk
+from kakuremichi.cli.options import limit_options, output_option, with_client
+from kakuremichi.cli.output import Columns, print_listed, talk
 from kakuremichi.runtime.files import write_atomically
 
-COLUMNS = ("name", "scope", "prefix", "expires_at", "state")
+COLUMNS: Columns = {
+    "NAME": itemgetter("name"), "SCOPE": itemgetter("scope"), "BEGINS WITH": itemgetter("prefix"),
+    "EXPIRES": lambda item: item["expires_at"] or "never", "STATE": itemgetter("state"),
+}  # fmt: skip
 
 
 @click.group("api-token")
@@ -21,8 +25,7 @@ def api_token() -> None:
 @click.argument("name")
 @click.option("--scope", type=click.Choice(["read", "publish", "admin"]), default="read", show_default=True)
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="It expires after so many.")
-@click.option("--pool", "pools", multiple=True, help="Only this pool; may be repeated. Else all.")
-@click.option("--agent", "agents", multiple=True, help="Only this agent, likewise.")
+@limit_options
 @click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Write it there (0600), not to the screen.")
 @with_client
 def create(
@@ -47,13 +50,7 @@ def create(
 @with_client
 def list_(client: Any, output: str) -> None:
     """List them by their first characters."""
-    items = client.list("api-tokens")
-    if output == "json":
-        print_json(items)
-        return
-    for item in items:
-        row = [str(item[column]) or "never" for column in COLUMNS]
-        click.echo(item["name"] if output == "name" else "  ".join(text.ljust(12) for text in row).rstrip())
+    print_listed(client.list("api-tokens"), output, COLUMNS)
 
 
 @api_token.command()

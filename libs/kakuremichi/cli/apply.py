@@ -9,7 +9,7 @@ import msgspec
 from kakuremichi.cli.applied import ANSWER_SLACK_S, wait_query
 from kakuremichi.cli.exits import CONFLICT, DENIED, UNREACHABLE, CliError
 from kakuremichi.declarative.diff import Conflict, Create, Remove, Replace, Standing, Step, standing_of
-from kakuremichi.declarative.fleet_file import NOBODY
+from kakuremichi.declarative.spec import BY_HAND
 
 Json = dict[str, Any]
 PAGE = "1000"
@@ -96,7 +96,7 @@ class Applying:
     def _do(self, step: Step, query: Json, *, timeout_s: float | None = None) -> Done:
         if isinstance(step, Conflict):
             owner = f"comes from source {step.owner}" if step.owner else "was published by hand"
-            hint = f"--adopt {step.owner or NOBODY} takes it over"
+            hint = f"--adopt {step.owner or BY_HAND} takes it over"
             return Done(step.name, error=f"service {step.name}: {owner}, not touched; {hint}", exit_code=CONFLICT)
         try:
             request = request_of(step, self._source)
@@ -129,7 +129,7 @@ def request_of(step: Create | Replace | Remove, source: str) -> Request:
     body = msgspec.to_builtins(step.spec, str_keys=True) | {"source": source}
     if isinstance(step, Create):
         return Request("PUT", step.name, {"If-None-Match": "*"}, {}, body)
-    query = {} if step.adopts is None else {"adopt": step.adopts or NOBODY}
+    query = {} if step.adopts is None else {"adopt": step.adopts or BY_HAND}
     return Request("PUT", step.name, {"If-Match": f'"{step.seq}"'}, query, body)
 
 

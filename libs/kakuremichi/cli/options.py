@@ -46,6 +46,12 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What a role or a token is limited to: `pools`, `agents`."""
+    command = click.option("--agent", "agents", multiple=True, help="Only this agent, likewise.")(command)
+    return click.option("--pool", "pools", multiple=True, help="Only this pool; may be repeated. Else all.")(command)
+
+
 output_option = click.option(
     "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it."
 )

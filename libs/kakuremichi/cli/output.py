@@ -4,12 +4,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 FORMATS = ("table", "json", "name")
+Columns = Mapping[str, Callable[[Any], object]]  # what stands in the column of this head
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TONES = {
     "live": "green", "active": "green", "open": "green",
@@ -38,6 +39,16 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for line in [list(head), *cells]:
         padded = [_painted(cell) + " " * (width - len(cell)) for cell, width in zip(line, widths, strict=True)]
         click.echo("  ".join(padded).rstrip(), color=_in_colour())
+
+
+def print_listed(items: Sequence[Any], output: str, columns: Columns, key: str = "name") -> None:
+    """A list of the API in one of `FORMATS`: as it came, the names alone, or a table of these columns."""
+    if output == "json":
+        print_json(items)
+    elif output == "name":
+        print_names([str(item[key]) for item in items])
+    else:
+        print_table(list(columns), [[cell(item) for cell in columns.values()] for item in items])
 
 
 def print_fields(fields: Sequence[tuple[str, Any]]) -> None:

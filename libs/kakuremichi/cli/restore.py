@@ -33,7 +33,8 @@ def restore(
 ) -> None:  # fmt: skip
     """Bring the services back to what they were: each is published, replaced or unpublished like any other.
 
-    Only services. Nodes and keys do not come back: a revoked key stays revoked, a node that is gone enrols again.
+    Only services, and whose they are. Nodes and keys do not come back: a revoked key stays revoked, a node that is gone
+    enrols again.
 
     \b
     kakuremichi restore --to 2026-01-02T14:05Z --plan
@@ -92,7 +93,8 @@ def _written(client: Client, write: Write, outcome: _Outcome) -> bool:
     try:
         method: str = "DELETE" if write.body is None else "PUT"
         body: dict[str, Any] | None = write.body
-        client.call(method, "services", write.name, body=body, timeout_s=ANSWER_SLACK_S)
+        query = {"adopt": write.adopt} if write.adopt else {}
+        client.call(method, "services", write.name, body=body, query=query, timeout_s=ANSWER_SLACK_S)
     except CliError as error:
         outcome.refused[write.name] = f"{write.name}: {error.message}"
         return False

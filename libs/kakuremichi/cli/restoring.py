@@ -5,22 +5,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from kakuremichi.declarative.spec import BY_HAND
+
 SERVICE, TARGET = '{"table":"service",', '{"table":"service_target",'
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A service to be published with `body`, or, without one, unpublished."""
+    """A service to be published with `body`, or, without one, unpublished.
+
+    `adopt` is whom it is taken from, `by-hand` being nobody; "" where it stays whose it is.
+    """
 
     name: str
     body: dict[str, Any] | None
     new: bool = False
+    adopt: str = ""
 
     def __str__(self) -> str:
         if self.body is None:
             return f"unpublish {self.name}"
         text = json.dumps({name: value for name, value in self.body.items() if value}, ensure_ascii=False)
-        return f"{'publish' if self.new else 'replace'} {self.name} {text}"
+        taken = f" (taken from {self.adopt})" if self.adopt else ""
+        return f"{'publish' if self.new else 'replace'} {self.name} {text}{taken}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,8 @@ class Plan:
     left: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return {"writes": [{"name": write.name, "body": write.body} for write in self.writes], "left": self.left}
+        writes = [{"name": write.name, "body": write.body, "adopt": write.adopt} for write in self.writes]
+        return {"writes": writes, "left": self.left}
 
 
 def plan_of(then: Iterable[str], now: Iterable[str]) -> Plan:
@@ -45,8 +53,14 @@ def plan_of(then: Iterable[str], now: Iterable[str]) -> Plan:
         if not wanted[name]["targets"]:
             left.append(f"service {name}: had no target then, and none can be published without one")
         else:
-            back.append(Write(name, wanted[name], new=name not in held))
+            back.append(Write(name, wanted[name], name not in held, _adopted(wanted[name], held.get(name))))
     return Plan((*gone, *back), tuple(left))
+
+
+def _adopted(then: dict[str, Any], now: dict[str, Any] | None) -> str:
+    if now is None or now["source"] == then["source"]:
+        return ""
+    return now["source"] or BY_HAND
 
 
 def _services(lines: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -70,6 +84,6 @@ def _body(row: dict[str, Any]) -> dict[str, Any]:
     body = {
         "name": row["service_id"], "pool": row["pool"], "kind": row["kind"], "host": row["host"], "path": row["path"],
         "port": row["first_port"], "last_port": row["last_port"] if row["last_port"] > row["first_port"] else 0,
-        "sources": row["sources"],
+        "sources": row["sources"], "source": row.get("source"),
     }  # fmt: skip
     return body | ({"options": row["options"]} if row["options"] else {})

@@ -34,6 +34,7 @@ from kakuremichi.wire.granting import (
 from kakuremichi.wire.identity import Certificate, TrustSet
 from kakuremichi.wire.signing import DEPLOYMENT_ID_BYTES, DeploymentId, SignatureRefusedError, Signed, verify_key
 
+MOST_IN_FILE = 500
 SERVER = "server"  # the folder that goes to the server; no trust key is in it
 _path = click.Path(path_type=Path)
 
@@ -132,14 +133,16 @@ def sign(file: Path, key_path: Path, hosts: str | None, ports: str | None, only:
 @with_client
 def pending(client: Any, *, output: Path) -> None:
     """Export the certificates that wait for a signature."""
-    answer = client.call("GET", "trust", "pending")
+    answer = client.call("GET", "trust", "pending", query={"limit": str(MOST_IN_FILE)})
     try:
         grants = msgspec.convert(answer, Grants)
     except msgspec.ValidationError as error:
         raise CliError(f"the portal's answer: {error}") from error
-    _write_grants(output, grants)
+    _write_grants(output, replace(grants, next_after=""))
     for certificate in grants.certificates:
         click.echo(_sentence(decode(certificate.body, Certificate)))
+    if grants.next_after:
+        talk("more wait than one file holds; sign and submit these, then ask again")
     talk(f"{len(grants.certificates)} wait; sign them with kakuremichi trust sign {output} --key FILE")
 
 

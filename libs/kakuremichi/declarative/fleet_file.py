@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from kakuremichi.declarative.spec import ServiceSpec
+from kakuremichi.declarative.spec import BY_HAND, ServiceSpec
 from kakuremichi.declarative.strict_yaml import FileRefusedError, Loaded, Place, load
 from kakuremichi.model.ids import is_token
 
 KEYS = ("source", "services")
 NAME_RULE = "1 to 31 of a-z, 0-9 and `-`, not led by `-`"
-NOBODY = "by-hand"  # what the API calls the source of a service that has none
 MOST_FAULTS = 20
 
 _UNKNOWN = re.compile(r"unknown field `([^`]{1,64})`")
@@ -64,7 +63,7 @@ def source_fault(source: object) -> str:
     """What is wrong with the name of a source; "" if nothing is."""
     if not isinstance(source, str) or not is_token(source):
         return f"source: {NAME_RULE}"
-    return f"source: {NOBODY} stands for services that were published by hand" if source == NOBODY else ""
+    return f"source: {BY_HAND} stands for services that were published by hand" if source == BY_HAND else ""
 
 
 def service_of(loaded: Loaded, key: str, given: object) -> ServiceSpec:

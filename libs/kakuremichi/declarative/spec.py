@@ -9,6 +9,7 @@ from kakuremichi.model.options import NO_OPTIONS, Options
 from kakuremichi.wire.records import Kind
 
 DEFAULT_POOL = "default"
+BY_HAND = "by-hand"  # stands for the source of services that have none, so no file is called so
 
 Text = Annotated[str, Meta(max_length=512)]
 PortNumber = Annotated[int, Meta(ge=0, le=65535)]

@@ -153,6 +153,7 @@ class ListEvents(Command, frozen=True, kw_only=True, tag="list-events.v1"):
     after: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     newest_first: bool = False
+    trace_id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")] | UnsetType = UNSET  # of this trace, newest rows only
 
 
 class ListPositions(Command, frozen=True, kw_only=True, tag="list-positions.v1"):
@@ -164,6 +165,9 @@ class ListPositions(Command, frozen=True, kw_only=True, tag="list-positions.v1")
 
 class ListPending(Command, frozen=True, kw_only=True, tag="list-pending.v1"):
     """The certificates that wait for trust keys which do not lie on the server."""
+
+    after: Text | UnsetType = UNSET  # `next_after` of the page before
+    limit: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
 
 
 class SubmitGrant(Write, frozen=True, kw_only=True, tag="submit-grant.v1"):
@@ -242,6 +246,7 @@ class PendingCertificates(Result, frozen=True, kw_only=True, omit_defaults=True,
     trust: Signed
     certificates: tuple[Signed, ...]
     former: tuple[Signed, ...] = ()  # of nodes whose next one waits: those that they have, signed already
+    next_after: str = ""  # there is more: ask again with `after`
 
 
 class GrantTaken(Result, frozen=True, kw_only=True, tag="grant-taken.v1"):

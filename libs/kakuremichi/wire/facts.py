@@ -212,6 +212,20 @@ class ApiTokenRemoved(Fact, frozen=True, kw_only=True, tag="api-token.removed.v1
     name: str
 
 
+class LogRetired(Fact, frozen=True, kw_only=True, tag="log.retired.v1"):
+    """Rows of the log have left the registry's database with an export, under a checkpoint that gateways signed too."""
+
+    first: int  # the first of them
+    last: int
+    hash: str  # hex, of row `last` in the chain
+    root: str  # hex, of the tree over rows 1 to `last`
+    checkpoint: str  # base64, signed: the one that covers them
+    checkpoint_size: int
+    witnesses: tuple[NodeId, ...]  # gateways whose signatures for it are in the export
+    export_sha256: str  # hex, of the file
+    state_sha256: str  # hex, of the state after row `last` as exports carry it
+
+
 AnyFact = (
     TokenCreated
     | NodeEnrolled
@@ -234,6 +248,7 @@ AnyFact = (
     | SessionsEnded
     | ApiTokenCreated
     | ApiTokenRemoved
+    | LogRetired
 )
 
 

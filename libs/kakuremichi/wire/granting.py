@@ -50,6 +50,7 @@ class Grants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     trust: Signed  # TrustSet
     certificates: Annotated[tuple[Signed, ...], Meta(max_length=1000)]
     former: Annotated[tuple[Signed, ...], Meta(max_length=1000)] = ()  # of nodes that have one: it was signed before
+    next_after: Annotated[str, Meta(max_length=64)] = ""  # more wait; these are a page of them
 
 
 class Founded(Struct, frozen=True):

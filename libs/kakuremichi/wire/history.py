@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kakuremichi.wire.commands import Command, Problem, Result
 from kakuremichi.wire.facts import LoggedFact
@@ -17,21 +17,34 @@ class Moment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     at: Annotated[str, Meta(max_length=40)] = ""  # RFC 3339
 
 
+class Within(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of who asks: rows outside of them are left out. Empty is all."""
+
+    pools: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    agents: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+
+
 class ReadState(Command, frozen=True, kw_only=True, tag="read-state.v1"):
     moment: Moment
     after: Place = 0  # lines to leave out
+    within: Within | UnsetType = UNSET  # unset: everything
 
 
 class ReadDiff(Command, frozen=True, kw_only=True, tag="read-diff.v1"):
     since: Moment
     until: Moment
     after: Place = 0  # changes to leave out
+    within: Within | UnsetType = UNSET
 
 
 class ReadLog(Command, frozen=True, kw_only=True, tag="read-log.v1"):
-    """Rows after `after`, with the checkpoints among them, as an export has them."""
+    """Rows after `after`, with the checkpoints among them, as an export has them.
+
+    Where these rows have left, the answer is where the log begins, and the state there from row `state_after` on.
+    """
 
     after: Place = 0
+    state_after: Place = 0
 
 
 AnyHistoryRequest = ReadState | ReadDiff | ReadLog
@@ -86,6 +99,18 @@ class CheckpointView(Struct, frozen=True, kw_only=True):
     witnesses: tuple[bytes, ...]  # Cosignature, each
 
 
+class LogBegin(Struct, frozen=True, kw_only=True):
+    """Rows up to `seq` have left; see `kakuremichi.audit.export.Begin`."""
+
+    seq: int
+    hash: str
+    at: str
+    roots: tuple[bytes, ...]
+    export_sha256: str
+    states: int
+    state_sha256: str
+
+
 class LogPage(Result, frozen=True, kw_only=True, tag="log-page.v1"):
     log_id: str
     deployment: bytes
@@ -95,6 +120,9 @@ class LogPage(Result, frozen=True, kw_only=True, tag="log-page.v1"):
     checkpoints: tuple[CheckpointView, ...]
     last: int  # how far the log has come
     next_after: int = 0
+    begin: LogBegin | None = None  # then `state` in place of rows
+    state: tuple[str, ...] = ()
+    next_state: int = 0  # there is more of it: ask again with it as `state_after`, and with the same `after`
 
 
 AnyHistoryResult = StatePage | DiffPage | LogPage | Problem

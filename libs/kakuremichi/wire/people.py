@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kakuremichi.model.ids import TOKEN_PATTERN, NodeIdField, PoolNameField
-from kakuremichi.wire.commands import Command, Problem, Result, Text, Written
+from kakuremichi.wire.commands import Command, Plan, Problem, Result, Text, Write, Written
 from kakuremichi.wire.identity import Hash
 
 AccountRole = Literal["viewer", "publisher", "admin"]
@@ -21,7 +21,7 @@ Agents = Annotated[tuple[NodeIdField, ...], Meta(max_length=256)]
 Label = Annotated[str, Meta(max_length=128)]
 
 
-class OpenSetup(Command, frozen=True, kw_only=True, tag="open-setup.v1"):
+class OpenSetup(Write, frozen=True, kw_only=True, tag="open-setup.v1"):
     """Let one person make the first account; refused once there is one."""
 
     code_hash: Hash  # SHA-256
@@ -36,10 +36,11 @@ class SetUp(Command, frozen=True, kw_only=True, tag="set-up.v1"):
     password: PasswordHash
 
 
-class PutAccount(Command, frozen=True, kw_only=True, tag="put-account.v1"):
+class PutAccount(Write, frozen=True, kw_only=True, tag="put-account.v1"):
     """Create, or replace whole. `pools` and `agents` limit the role, empty is all of them.
 
-    Its sessions end if anything but `label` becomes different.
+    Its sessions end if anything but `label` becomes different. `if_match` of the terms is its version here and when it
+    is removed.
     """
 
     name: AccountName
@@ -54,7 +55,7 @@ class PutAccount(Command, frozen=True, kw_only=True, tag="put-account.v1"):
     seen_version: Annotated[int, Meta(ge=0)] = 0  # refused if it is another one by now; 0: whichever
 
 
-class RemoveAccount(Command, frozen=True, kw_only=True, tag="remove-account.v1"):
+class RemoveAccount(Write, frozen=True, kw_only=True, tag="remove-account.v1"):
     name: AccountName
 
 
@@ -85,7 +86,7 @@ class FindSession(Command, frozen=True, kw_only=True, tag="find-session.v1"):
     session_hash: Hash
 
 
-class EndSessions(Command, frozen=True, kw_only=True, tag="end-sessions.v1"):
+class EndSessions(Write, frozen=True, kw_only=True, tag="end-sessions.v1"):
     """The sessions of an account or token, or one of them; `signed_out` if it is the person's own doing."""
 
     who: Text = ""  # person/ACCOUNT, or the name of an API token; "": anybody
@@ -105,7 +106,7 @@ class NoteFailure(Command, frozen=True, kw_only=True, tag="note-failure.v1"):
     detail: Text
 
 
-class NoteApiToken(Command, frozen=True, kw_only=True, tag="note-api-token.v1"):
+class NoteApiToken(Write, frozen=True, kw_only=True, tag="note-api-token.v1"):
     """A token of the API was created or removed; the portal keeps them."""
 
     name: AccountName
@@ -185,4 +186,4 @@ class Noted(Result, frozen=True, kw_only=True, tag="noted.v1"):
     """It is in the access log, or soon will be."""
 
 
-AnyPeopleResult = Written | AccountFound | Accounts | SessionFound | Sessions | Noted | Problem
+AnyPeopleResult = Written | Plan | AccountFound | Accounts | SessionFound | Sessions | Noted | Problem

@@ -17,6 +17,9 @@ KEY = "cp.registry.key"
 COMMAND = "cp.registry.command"
 HISTORY = "cp.registry.history"
 PEOPLE = "cp.registry.people"
+ARRIVALS = "cp.arrivals"
+ASK_COUNTERS = "ask.counters.*"
+COUNTERS = "counters.*"
 
 
 def pool_feed(pool: PoolName) -> str:
@@ -66,6 +69,16 @@ def node_spans(node: NodeId) -> str:
 
 def service_spans(service: str) -> str:
     return f"trace.service.{service}"
+
+
+def ask_counters(pool: PoolName) -> str:
+    """What portals ask the gateways of a pool."""
+    return f"ask.counters.{pool}"
+
+
+def counters(node: NodeId) -> str:
+    """What one gateway answers, to every portal."""
+    return f"counters.{node}"
 
 
 def audit(topic: str) -> str:

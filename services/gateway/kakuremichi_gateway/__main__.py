@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack
 from functools import partial
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import click
@@ -15,12 +15,13 @@ from kakuremichi.dataplane.haproxy.launch import find_program
 from kakuremichi.dataplane.haproxy.listening import host_has_ipv6
 from kakuremichi.dataplane.haproxy.proxy import Haproxy
 from kakuremichi.dataplane.haproxy.reconcile import Reconciler as ProxyReconciler
+from kakuremichi.dataplane.haproxy.stats import read_workers
+from kakuremichi.dataplane.haproxy.visitors import HTTP3_PORT
 from kakuremichi.dataplane.links.desired import LinkState
 from kakuremichi.dataplane.links.kernel import KernelLink
-from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface
+from kakuremichi.dataplane.links.sysctl import FORWARDING, ensure, per_interface, without_ipv6
 from kakuremichi.dataplane.nftables.device import NftTable
 from kakuremichi.dataplane.nftables.gateway import TCP_DOOR
-from kakuremichi.dataplane.nftables.guards import Guards
 from kakuremichi.dataplane.nftables.marks import Proto
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
 from kakuremichi.dataplane.nftables.sizing import make_room
@@ -28,7 +29,15 @@ from kakuremichi.dataplane.wireguard.desired import Peer
 from kakuremichi.dataplane.wireguard.device import Device
 from kakuremichi.dataplane.wireguard.engine import old_wireguard_go, open_device
 from kakuremichi.dataplane.wireguard.reconcile import PeerReconciler
-from kakuremichi.model.addresses import WIREGUARD_PORT, AddressRefusedError, IPNetwork, parse_endpoint
+from kakuremichi.model.addresses import (
+    WIREGUARD_PORT,
+    AddressRefusedError,
+    IPNetwork,
+    host_network,
+    parse_endpoint,
+    tunnel_address6,
+    tunnel_network6,
+)
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
 from kakuremichi.node.direct import own_exchange
@@ -42,6 +51,8 @@ from kakuremichi.node.run import Station, host_networks
 from kakuremichi.node.witnessing import Witness
 from kakuremichi.runtime.config import ConfigError
 from kakuremichi.wire import subjects
+from kakuremichi_gateway.counters import CounterDesk
+from kakuremichi_gateway.counting import FlowCount, HttpCount
 from kakuremichi_gateway.metrics import GatewayMetrics
 from kakuremichi_gateway.model import GatewayModel
 from kakuremichi_gateway.publishing import HttpSection, L4Section
@@ -56,6 +67,7 @@ KEEPALIVE_S = 25
 # The dummy address of RFC 7600, never seen on the wire: what leaves gets a source by rule, and the echo requests
 # of agents can be redirected only to an interface that has an address.
 PLACEHOLDER = IPv4Interface("192.0.0.8/32")
+EVERYWHERE = IPv4Address(0), IPv6Address(0)
 
 
 @node_command("gateway")
@@ -76,10 +88,7 @@ async def main(
     manage_firewall: bool,
 ) -> None:
     """Carry visitors to the private services behind the agents of this pool."""
-    try:
-        endpoints = tuple(str(parse_endpoint(text)) for text in endpoint)
-    except AddressRefusedError as error:
-        raise ConfigError((f"--endpoint: {error}",)) from error
+    endpoints = _parsed(endpoint)
     networks = tuple(await host_networks(options.interface))
     enrolment = await options.enrolled(networks=networks, endpoints=endpoints)
     node, endpoints = enrolment.node, endpoints or enrolment.answer.endpoints
@@ -91,13 +100,16 @@ async def main(
         adopted = await hold_key(device, station.alias, options.state, enrolment, listen_port=port, endpoints=endpoints)
         link = await stack.enter_async_context(KernelLink(options.interface))
         warnings = await _prepare_host(options.interface, visitors.sysctls)
+        warnings += [("ipv6", lacks)] if (lacks := without_ipv6(options.interface)) else []
+        tunnel6 = None if lacks else tunnel_network6(enrolment.deployment)
         feeds = station.open_feeds((subjects.pool_feed(node.pool),))
         heard = LastHeard(options.state.directory / "endpoints", fresh=not adopted)
         layout = Layout(haproxy_dir)
         capabilities = await probe(program) if (program := find_program()) else OLDEST
-        proxy = _proxy(layout, certificates, capabilities, access_log=visitors.access_log is not None)
-        model = GatewayModel(station.verifier, node.pool, epochs=station.epochs.epochs)
-        l4 = _l4(model, options.interface, node.slot, visitors.guards, https=certificates is not None)
+        warnings += _missing_for_http3(certificates, capabilities) if visitors.http3 else []
+        proxy = _proxy(layout, certificates, capabilities, visitors)
+        model = GatewayModel(station.verifier, node.pool, tunnel6, epochs=station.epochs.epochs)
+        l4 = _l4(model, options.interface, node.slot, visitors, capabilities, https=certificates is not None)
         gateway = Gateway(
             model,
             feeds.holdings[0],
@@ -108,9 +120,8 @@ async def main(
         )
         agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
         well_known = WellKnown(layout.own_socket, agents.take, lambda: own_exchange(options.state))
-        traffic = _traffic(model, options.interface, endpoints, https=certificates is not None)
-        firewalls = Firewalls(traffic, manage_firewall, station.emit.report_soon, station.emit.warn)
-        station.emit.found = firewalls.errors
+        firewalls = _firewalls(station, model, endpoints, manage=manage_firewall, https=certificates is not None)
+        counts = _counts(l4, proxy, layout)
         log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
         await station.run(
             gateway,
@@ -118,14 +129,22 @@ async def main(
             warnings,
             Rotator(device, options.state, enrolment, options.rotate_every_s),
             new_key=partial(make_key, device, options.state, enrolment, listen_port=port, endpoints=endpoints),
-            metrics=NodeMetrics(options.metrics_listen, GatewayMetrics(l4, proxy, layout).collect),
+            metrics=NodeMetrics(options.metrics_listen, GatewayMetrics(*counts).collect),
             haproxy=proxy.run,
             well_known=well_known.run,
             endpoints=partial(heard.watch, device),
             firewalls=firewalls.run,
+            counters=CounterDesk(station.bus, node.node_id, node.pool, l4, *counts).run,
             witness=Witness(station.bus, options.state, enrolment, station.emit.warn).run,
             **visitors.loops(l4.numbers.name, station.emit.warn, layout.access_log),
         )
+
+
+def _parsed(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(parse_endpoint(text)) for text in endpoints)
+    except AddressRefusedError as error:
+        raise ConfigError((f"--endpoint: {error}",)) from error
 
 
 async def _prepare_host(interface: str, more: dict[str, str]) -> list[tuple[str, str]]:
@@ -147,7 +166,7 @@ def _tunnel(
         facts = model.agents.get(agent)
         if facts is None:
             return None
-        allowed: frozenset[IPNetwork] = frozenset({IPv4Network(facts.address)})
+        allowed = frozenset(map(host_network, facts.addresses))
         # An engine that starts with nothing would wait for the agent's next packet: it calls where it was last.
         endpoint = heard.endpoint(facts.public_key)
         return Peer(facts.public_key, allowed, endpoint, KEEPALIVE_S if endpoint else 0)
@@ -157,13 +176,26 @@ def _tunnel(
         return facts.subnet if facts else None
 
     peers = PeerSection("agent-peer", PeerReconciler(device), peer_of)
-    base = LinkState(alias, addresses=frozenset({PLACEHOLDER}))
+    base = _interface(alias, model.tunnel6)
     return peers, RouteSection("agent-peer", link, route_of, lambda: base)
 
 
-def _l4(model: GatewayModel, interface: str, slot: int, guards: Guards, *, https: bool) -> L4Section:
+def _interface(alias: str, tunnel6: IPv6Network | None) -> LinkState:
+    if tunnel6 is None:
+        return LinkState(alias, addresses=frozenset({PLACEHOLDER}))
+    # HAProxy's connections need some address to begin with, and the host may have no other one of IPv6.
+    placeholder6 = IPv6Interface((tunnel_address6(tunnel6, PLACEHOLDER.ip), 128))
+    # One route for all agents: nothing but tunnels can be in this network.
+    return LinkState(alias, addresses=frozenset({PLACEHOLDER, placeholder6}), routes=frozenset({tunnel6}))
+
+
+def _l4(
+    model: GatewayModel, interface: str, slot: int, visitors: Visitors, capabilities: Capabilities, *, https: bool
+) -> L4Section:
     table = NftTable()
     public: tuple[tuple[Proto, int], ...] = (("tcp", 80), ("tcp", 443)) if https else (("tcp", 80),)
+    if visitors.http3:
+        public = (*public, ("udp", HTTP3_PORT))
     return L4Section(
         model,
         table,
@@ -172,12 +204,27 @@ def _l4(model: GatewayModel, interface: str, slot: int, guards: Guards, *, https
         slot,
         listeners=frozenset(public),
         guarded=frozenset({("tcp", TCP_DOOR)}),
-        guards=guards,
+        guards=visitors.guards,
+        shapes_http=not capabilities.bandwidth,
     )
 
 
+def _missing_for_http3(certificates: Path | None, capabilities: Capabilities) -> list[tuple[str, str]]:
+    if certificates is None:
+        return [("http3", "--http3 needs --certificates: no visitor comes by HTTP/3")]
+    version = ".".join(map(str, capabilities.version))
+    lacks = f"this HAProxy ({version}) has no QUIC: no visitor comes by HTTP/3"
+    return [] if capabilities.quic else [("http3", lacks)]
+
+
+def _counts(l4: L4Section, proxy: ProxyReconciler, layout: Layout) -> tuple[HttpCount, FlowCount]:
+    http = HttpCount(lambda: proxy.owners, partial(read_workers, layout))
+    proxy.before_reload = http.note
+    return http, FlowCount(l4.counts)
+
+
 def _proxy(
-    layout: Layout, certificates: Path | None, capabilities: Capabilities, *, access_log: bool
+    layout: Layout, certificates: Path | None, capabilities: Capabilities, visitors: Visitors
 ) -> ProxyReconciler:
     ipv6 = host_has_ipv6()
     frontend = Frontend(
@@ -187,10 +234,20 @@ def _proxy(
         crt_list=certificates,
         strict_sni=False,
         own_service=layout.own_socket,
-        access_log=access_log,
+        http3=(EVERYWHERE if ipv6 else EVERYWHERE[:1]) if visitors.http3 and certificates else (),
+        access_log=visitors.access_log is not None,
     )
     log.info("haproxy can", version=capabilities.version, bandwidth=capabilities.bandwidth, quic=capabilities.quic)
     return ProxyReconciler(Haproxy(layout), frontend, layout, capabilities=capabilities)
+
+
+def _firewalls(
+    station: Station, model: GatewayModel, endpoints: tuple[str, ...], *, manage: bool, https: bool
+) -> Firewalls:
+    traffic = _traffic(model, station.interface, endpoints, https=https)
+    firewalls = Firewalls(traffic, manage, station.emit.report_soon, station.emit.warn)
+    station.emit.found = firewalls.errors
+    return firewalls
 
 
 def _traffic(model: GatewayModel, interface: str, endpoints: tuple[str, ...], *, https: bool) -> GatewayTraffic:

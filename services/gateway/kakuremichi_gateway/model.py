@@ -8,11 +8,18 @@ as what is not understood may be a restriction. Either way the sentence goes int
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
 
-from kakuremichi.model.addresses import AddressRefusedError, IPNetwork, agent_address, parse_network
+from kakuremichi.model.addresses import (
+    AddressRefusedError,
+    IPAddress,
+    IPNetwork,
+    agent_address,
+    parse_network,
+    tunnel_address6,
+)
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.keys import PublicKey
 from kakuremichi.model.options import NO_OPTIONS, OptionRefusedError, Options, check_options, check_path, ordered
@@ -40,6 +47,11 @@ class AgentFacts:
     serial: int
     hosts: tuple[str, ...]
     ports: tuple[str, ...]
+    address6: IPv6Address | None = None  # None: this host has no IPv6
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,8 @@ class RouteFacts:
     first_port: int
     last_port: int
     sources: tuple[IPNetwork, ...]
-    targets: tuple[tuple[str, IPv4Address, int, int], ...]  # (target id, agent's address, port, weight)
+    # (target id, agent's address, port, weight); the address is of the family that the target has at its site.
+    targets: tuple[tuple[str, IPAddress, int, int], ...]
     options: Options = NO_OPTIONS
 
 
@@ -64,7 +77,8 @@ class Dirty:
     agents: set[NodeId] = field(default_factory=set)
     services: set[ServiceId] = field(default_factory=set)
     errors: dict[Key, str] = field(default_factory=dict)
-    cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # agents that are gone or revoked, where they were
+    # Agents that are gone or revoked, where they were.
+    cut: dict[NodeId, tuple[IPAddress, ...]] = field(default_factory=dict)
 
     @property
     def scope(self) -> frozenset[Key]:
@@ -77,6 +91,7 @@ class Dirty:
 class GatewayModel:
     verifier: Verifier
     pool: PoolName
+    tunnel6: IPv6Network | None = None  # the deployment's; None on a host without IPv6
     agents: dict[NodeId, AgentFacts] = field(default_factory=dict)
     routes: dict[ServiceId, RouteFacts] = field(default_factory=dict)
     epochs: Epochs = field(default_factory=Epochs)  # outlives the process: the node keeps it on disk
@@ -137,7 +152,7 @@ class GatewayModel:
     def _cut_agent(self, node: NodeId, dirty: Dirty) -> None:
         held = self.agents.get(node)
         if held is not None:
-            dirty.cut[node] = held.address
+            dirty.cut[node] = held.addresses
             dirty.agents.add(node)
             self._drop_agent(node)
 
@@ -168,6 +183,7 @@ class GatewayModel:
             serial=cert.serial,
             hosts=cert.hosts,
             ports=cert.ports,
+            address6=tunnel_address6(self.tunnel6, agent_address(subnet)) if self.tunnel6 is not None else None,
         )
         return facts, said
 
@@ -216,6 +232,8 @@ class GatewayModel:
         if route.kind == "tls" or route.policy or route.certificates:
             raise RecordRefusedError(f"route {route.service_id}: asks for what this gateway's version cannot do")
         options = _options(route)
+        if options.upstream.ipv6 and self.tunnel6 is None:
+            raise RecordRefusedError(f"route {route.service_id}: its target has IPv6, this gateway's host has none")
         targets, refusals = [], []
         for target in route.targets:
             agent = self.agents.get(target.agent)
@@ -224,7 +242,8 @@ class GatewayModel:
             elif not _covers(agent, route):
                 refusals.append(f"target {target.target_id}: the certificate of {target.agent} does not cover it")
             else:
-                targets.append((target.target_id, agent.address, target.agent_port, target.weight))
+                address = agent.address6 if options.upstream.ipv6 and agent.address6 is not None else agent.address
+                targets.append((target.target_id, address, target.agent_port, target.weight))
         facts = RouteFacts(
             service_id=route.service_id,
             kind=route.kind,

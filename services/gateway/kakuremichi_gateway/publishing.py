@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import structs
 
@@ -28,13 +28,14 @@ from kakuremichi.dataplane.nftables.marks import Proto, number_of
 from kakuremichi.dataplane.nftables.reader import Counters
 from kakuremichi.dataplane.nftables.reconcile import Reconciler as TableReconciler
 from kakuremichi.dataplane.nftables.reconcile import Report
+from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import ServiceId
 from kakuremichi.model.options import Limits
 from kakuremichi.reconcile.holding import Key
 from kakuremichi_gateway.model import GatewayModel, RouteFacts
 
 Errors = Mapping[Key, str]
-Shaped = Mapping[tuple[IPv4Address, int], int]  # (agent's address, agent port) → bytes a second
+Shaped = Mapping[tuple[IPAddress, int], int]  # (agent's address, agent port) → bytes a second
 TABLE: Key = ("route", "*")  # what concerns all services
 NAMES_KEPT = 1000
 
@@ -98,6 +99,7 @@ class L4Section:
     listeners: frozenset[tuple[Proto, int]] = frozenset()  # public ports of HAProxy
     guarded: frozenset[tuple[Proto, int]] = frozenset()  # its ports that only a redirect of ours may reach
     guards: Guards = GUARDS
+    shapes_http: bool = True  # HAProxy cannot limit bytes itself
     _opened: bool = False
     _shaped: dict[ServiceId, Shaped] = field(default_factory=dict)
 
@@ -140,7 +142,8 @@ class L4Section:
             for facts in self.model.routes.values():
                 self._shape(facts.service_id, facts, errors)
             wanted = self._table_of(self._l4(facts) for facts in self.model.routes.values() if facts.kind != "http")
-            return errors | dict(await self._settle(await self.reconciler.full(gateway_desired(wanted))))
+            report = await self.reconciler.full(gateway_desired(wanted))
+            return errors | dict(await self._settle(report, tuple(self.numbers.by_service.values())))
         except TableError as error:
             return {TABLE: str(error)}
 
@@ -157,7 +160,8 @@ class L4Section:
 
     def _shape(self, service: ServiceId, facts: RouteFacts | None, errors: dict[Key, str]) -> None:
         """Note what HAProxy may fetch for this service, if that is limited; each of several targets may reach it."""
-        limit = facts.options.limits.bandwidth if facts is not None and facts.kind == "http" else 0
+        shaped = self.shapes_http and facts is not None and facts.kind == "http"
+        limit = facts.options.limits.bandwidth if facts is not None and shaped else 0
         self._shaped.pop(service, None)
         if facts is None or not limit:
             return
@@ -170,23 +174,25 @@ class L4Section:
 
     async def _perform(self, items: Mapping[int, Elements]) -> Errors:
         try:
-            return await self._settle(await self.reconciler.change(items))
+            return await self._settle(await self.reconciler.change(items), items)
         except TableError as error:
-            names = {number: service for service, number in self.numbers.by_service.items()}
-            return {(route_key(names[number]) if number in names else TABLE): str(error) for number in items}
+            return {self._key_of(number): str(error) for number in items}
 
-    async def _settle(self, report: Report) -> Errors:
+    async def _settle(self, report: Report, numbers: Iterable[int]) -> Errors:
+        """`numbers` are those that the pass was about."""
         await self.flush(report.flush)
-        names = {number: service for service, number in self.numbers.by_service.items()}
         refused = {refusal.owner for refusal in report.refused}
         # A number goes with its last element: without it the next try would not know what to remove.
-        for number, service in names.items():
-            if service not in self.model.routes and number not in refused:
+        for number in numbers:
+            service = ServiceId(self.numbers.name(number))
+            held = self.numbers.by_service.get(service) == number
+            if held and service not in self.model.routes and number not in refused:
                 self.numbers.forget(service)
-        return {
-            (route_key(names[refusal.owner]) if refusal.owner in names else TABLE): refusal.reason
-            for refusal in report.refused
-        }
+        return {self._key_of(refusal.owner): refusal.reason for refusal in report.refused}
+
+    def _key_of(self, number: int) -> Key:
+        name = self.numbers.name(number)
+        return route_key(ServiceId(name)) if name else TABLE
 
     def _l4(self, facts: RouteFacts) -> L4Service:
         proto: Proto = "udp" if facts.kind == "udp" else "tcp"
@@ -196,7 +202,8 @@ class L4Section:
             proto=proto,
             ports=Ports.of(facts.first_port, facts.last_port),
             agent_port=target[2] if target else facts.first_port,
-            target=target[1] if target else None,
+            target=target[1] if target and isinstance(target[1], IPv4Address) else None,
+            target6=target[1] if target and isinstance(target[1], IPv6Address) else None,
             sources=frozenset(facts.sources) if facts.sources else None,
             limits=facts.options.limits,
             carried=carried_families(facts),
@@ -231,7 +238,7 @@ class HttpSection:
             errors.append(f"service {service}: access_log is asked for, this gateway was started without --access-log")
         return {route_key(service): "; ".join(errors)} if errors else {}
 
-    async def cut(self, addresses: Iterable[IPv4Address]) -> tuple[str, ...]:
+    async def cut(self, addresses: Iterable[IPAddress]) -> tuple[str, ...]:
         """End all connections to these agents, of whatever service; sentences if that was not possible."""
         return (await self.reconciler.cut(addresses)).errors
 
@@ -254,12 +261,14 @@ class HttpSection:
 def carried_families(facts: RouteFacts) -> frozenset[int]:
     """Whose visitors of a tcp or udp service HAProxy carries.
 
-    Agents have IPv4 in the tunnel and nft translates no families, so HAProxy takes in who comes by IPv6. A range keeps
-    its numbers on every leg, which HAProxy's servers cannot: it has IPv4 visitors only.
+    nft translates no families, so HAProxy takes in who comes by the one that the target has not. A range keeps its
+    numbers on every leg, which HAProxy's servers cannot: it has visitors of the target's own family only.
     """
     if facts.kind != "tcp" or not facts.targets or facts.first_port != facts.last_port:
         return frozenset()
-    return frozenset((4, 6) if facts.options.upstream.proxy_protocol else (6,))
+    if facts.options.upstream.proxy_protocol:
+        return frozenset((4, 6))
+    return frozenset((4, 6)) - {address.version for _, address, _, _ in facts.targets}
 
 
 def proxied_service(facts: RouteFacts, capabilities: Capabilities = OLDEST) -> Service | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
+from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
@@ -27,7 +27,7 @@ class Gateway:
     http: HttpSection
     on_agents: Callable[[], None] = lambda: None
     direct: DirectRecords = field(default_factory=DirectRecords)
-    _to_cut: dict[NodeId, IPv4Address] = field(default_factory=dict)  # until HAProxy has done it
+    _to_cut: dict[NodeId, tuple[IPAddress, ...]] = field(default_factory=dict)  # until HAProxy has done it
 
     def plan(self, keys: frozenset[Key]) -> Plan:
         dirty = self.model.take((key, self.direct.prefer(key, self.holding.desired(key))) for key in sorted(keys))
@@ -78,7 +78,7 @@ class Gateway:
     async def _cut(self) -> Errors:
         """End what is open to agents that are gone: without their peer it would hang, not end."""
         todo = dict(self._to_cut)
-        errors = await self.http.cut(todo.values())
+        errors = await self.http.cut([address for addresses in todo.values() for address in addresses])
         if not errors:
             self._to_cut = {node: at for node, at in self._to_cut.items() if node not in todo}
         return {("agent-peer", str(node)): sentence for node in todo for sentence in errors}

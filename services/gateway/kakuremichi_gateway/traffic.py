@@ -13,7 +13,7 @@ from kakuremichi.dataplane.nftables.marks import GATEWAY_MARK, ROLE_MASK, Proto,
 from kakuremichi.model.addresses import IPAddress
 from kakuremichi.reconcile.holding import Key
 from kakuremichi_gateway.model import GatewayModel, RouteFacts
-from kakuremichi_gateway.publishing import route_key
+from kakuremichi_gateway.publishing import carried_families, route_key
 
 # Visitors from anywhere: what a list of known addresses says of one of them it does not say of all. Nothing is sent.
 STRANGERS: Mapping[int, tuple[IPAddress, ...]] = {
@@ -54,17 +54,19 @@ class GatewayTraffic:
         return (*self._l4(facts, host), *self.own(host))
 
     def _l4(self, facts: RouteFacts, host: Host) -> Iterable[Flow]:
-        """Through nftables alone, but for what HAProxy carries: PROXY protocol, and IPv6 visitors of IPv4 targets."""
+        """Through nftables alone, but for what HAProxy carries."""
         proto: Proto = "udp" if facts.kind == "udp" else "tcp"
+        carried = carried_families(facts)
         for version in _versions(host):
             visitors = [net.network_address for net in facts.sources if net.version == version][:_MOST_SOURCES]
             if facts.sources and not visitors:
                 continue
-            if proto == "tcp" and (version == 6 or facts.options.upstream.proxy_protocol):
+            if version in carried:
                 yield _carried(host, version, visitors or STRANGERS[version])
-            elif version == 4:
-                for _, address, port, *_ in facts.targets:
-                    yield self._forwarded(host, proto, address, port, visitors or STRANGERS[4])
+                continue
+            for _, address, port, *_ in facts.targets:
+                if address.version == version:
+                    yield self._forwarded(host, proto, address, port, visitors or STRANGERS[version])
 
     def _doors(self, host: Host) -> tuple[Flow, ...]:
         return tuple(
@@ -77,16 +79,16 @@ class GatewayTraffic:
         self, host: Host, proto: Proto, agent: IPAddress | None, port: int | None, visitors: Iterable[IPAddress]
     ) -> Flow:
         """Translated already: that happens before any chain of the forward hook."""
-        tunnel, mark = host.named(self.interface), mark_of(_ANY_NUMBER)
+        tunnel, mark, version = host.named(self.interface), mark_of(_ANY_NUMBER), agent.version if agent else 4
         ways = []
         for visitor in visitors:
-            for uplink in _uplinks(host, 4):
+            for uplink in _uplinks(host, version):
                 there = Packet(
-                    "forward", 4, proto, port, iif=uplink, oif=tunnel, saddr=visitor, daddr=agent, mark=mark,
+                    "forward", version, proto, port, iif=uplink, oif=tunnel, saddr=visitor, daddr=agent, mark=mark,
                     translated=True,
                 )  # fmt: skip
                 back = Packet(
-                    "forward", 4, proto, None, iif=tunnel, oif=uplink, saddr=agent, daddr=visitor, mark=mark,
+                    "forward", version, proto, None, iif=tunnel, oif=uplink, saddr=agent, daddr=visitor, mark=mark,
                     translated=True, reply=True, sport=port,
                 )  # fmt: skip
                 ways.append((there, back))

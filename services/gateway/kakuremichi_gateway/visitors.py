@@ -1,4 +1,4 @@
-"""The gateway's options about all its visitors: what one address may take, and whether they are written down."""
+"""The gateway's options about all its visitors: what one address may take, how they may come, what is written down."""
 
 import asyncio
 import functools
@@ -23,6 +23,7 @@ class Visitors:
     guards: Guards = GUARDS
     flow_log: Path | None = None
     access_log: Path | None = None
+    http3: bool = False  # asked for; whether HAProxy can is another question
 
     @property
     def sysctls(self) -> dict[str, str]:
@@ -69,12 +70,13 @@ def visitor_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help="Write the requests of services with the option access_log to this file, as JSON lines.",
     )
+    @click.option("--http3", is_flag=True, help="Serve HTTP/3 at UDP port 443, if this HAProxy has QUIC.")
     @functools.wraps(function)
     def with_visitors(
         *arguments: Any, visitor_rate: int, visitor_connections: int, flow_log: Path | None,
-        access_log: Path | None, **others: Any,
+        access_log: Path | None, http3: bool, **others: Any,
     ) -> Any:  # fmt: skip
-        visitors = Visitors(Guards(visitor_rate, visitor_connections), flow_log, access_log)
+        visitors = Visitors(Guards(visitor_rate, visitor_connections), flow_log, access_log, http3)
         return function(*arguments, visitors=visitors, **others)
 
     return with_visitors

@@ -53,7 +53,9 @@ async def run() -> None:
         spans = post_spans(bus, subjects.service_spans("portal"))
         portal.metrics.add(partial(bus_samples, bus, spans))
         await _serve(portal, (host, port), config.tls, stack)
-        await run_until_stopped(bus=bus.hold, http=_until_stopped, live=portal.live.run, spans=spans.run)
+        await run_until_stopped(
+            bus=bus.hold, http=_until_stopped, live=portal.live.run, spans=spans.run, past=portal.past.run
+        )
 
 
 def _bus(config: PortalConfig) -> NatsBus:

@@ -1,5 +1,6 @@
 """Who may call: bearer tokens. Only their SHA-256 hashes are kept, in one file that is read again when it changes."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -80,18 +81,28 @@ def add_token(path: Path, name: str, role: AccessRole, *, expires_at: int = 0, s
 def remove_token(path: Path, name: str) -> ApiToken | None:
     """Forget the token of this name; :class:`LastAdminError` rather than that nobody is left to make others."""
     with _locked(path):
-        known = _read(path).tokens
-        gone = next((token for token in known if token.name == name), None)
-        if gone is None:
-            return None
-        kept = tuple(token for token in known if token is not gone)
-        now = time.time()
-        if gone.principal.mends_everything and not any(
-            each.principal.mends_everything and not each.expired(now) for each in kept
-        ):
-            raise LastAdminError(f"api token {name}: is the last administrator's; make another one first")
-        _write(path, kept)
+        gone, kept = without(_read(path).tokens, name)
+        if gone is not None:
+            _write(path, kept)
     return gone
+
+
+def without(known: tuple[ApiToken, ...], name: str) -> tuple[ApiToken | None, tuple[ApiToken, ...]]:
+    """The token of this name and the others; :class:`LastAdminError` if it may not go."""
+    gone = next((token for token in known if token.name == name), None)
+    kept = tuple(token for token in known if token is not gone)
+    now = time.time()
+    if gone is not None and gone.principal.mends_everything and not any(
+        each.principal.mends_everything and not each.expired(now) for each in kept
+    ):  # fmt: skip
+        raise LastAdminError(f"api token {name}: is the last administrator's; make another one first")
+    return gone, kept
+
+
+def refuse_read_only(path: Path) -> None:
+    """:class:`OSError` if no token could be written there."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class AccountPage:
 
     async def _page(self, call: Call, status: int, trouble: str = "") -> web.Response:
         signed_in = call.session
-        found = await sessions_for(self._registry, signed_in.principal)
+        found = [session async for session in sessions_for(self._registry, signed_in.principal)]
         return self._pages.html(
             "account.html", status, caller=signed_in.principal, form_key=signed_in.form_key, trouble=trouble,
             sessions=found, all=signed_in.principal.mends_everything, own=signed_in.view.session_id,

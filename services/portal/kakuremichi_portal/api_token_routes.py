@@ -2,27 +2,35 @@
 
 import asyncio
 import time
-from typing import Annotated
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, get_args
 
+import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from kakuremichi.wire.commands import Written
+from kakuremichi.wire.commands import Terms, Written
 from kakuremichi.wire.people import Agents, NoteApiToken, Pools
-from kakuremichi_portal import access
+from kakuremichi_portal import access, standing, writing
 from kakuremichi_portal.access import (
     LastAdminError,
     TokenFileError,
     Tokens,
     add_token,
+    refuse_read_only,
     remove_token,
+    without,
 )
-from kakuremichi_portal.decoding import read_body
+from kakuremichi_portal.conditions import IF_MATCH, IF_NONE_MATCH, refuse_changed, tagged
+from kakuremichi_portal.decoding import query_dry_run, read_body
+from kakuremichi_portal.listing import PAGE_QUERY, cut, filters_of, one_of, page_of
+from kakuremichi_portal.live import Live
 from kakuremichi_portal.names import existing_name, missing, new_name
 from kakuremichi_portal.principal import AccessRole, Scope
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.registry import Registry
-from kakuremichi_portal.route import API, Access, Call, Route, json_response
+from kakuremichi_portal.route import API, DRY_RUN, Access, Call, Route, json_response
+from kakuremichi_portal.shapes import Listed, Plan
 
 PATH = f"{API}/api-tokens"
 ONE = f"{PATH}/{{name}}"
@@ -52,40 +60,70 @@ class ApiTokenCreated(ApiToken, frozen=True, kw_only=True):
     token: Annotated[str, Meta(description="Shown once, kept by nobody.")]
 
 
-class ApiTokens(Struct, frozen=True, kw_only=True):
+class ApiTokens(Listed, frozen=True, kw_only=True):
     items: tuple[ApiToken, ...]
 
 
+FILTERS = (
+    one_of("scope", "With this scope.", *get_args(AccessRole)),
+    one_of("state", "In this state.", "open", "expired"),
+)
+
+
 class ApiTokenRoutes:
-    def __init__(self, tokens: Tokens, registry: Registry) -> None:
-        self._tokens, self._registry = tokens, registry
+    def __init__(self, tokens: Tokens, registry: Registry, live: Live) -> None:
+        self._tokens, self._registry, self._live = tokens, registry, live
 
     def routes(self) -> tuple[Route, ...]:
+        admin, dry, refusals = Access.ADMIN, (DRY_RUN,), (400, 408, 409, 413, 415, 422)
         return (
-            Route("GET", PATH, "listApiTokens", "Tokens of this API, without themselves.", Access.ADMIN,
-                  self.list, {200: ApiTokens}),
-            Route("POST", PATH, "createApiToken", "A token of this API, shown once.", Access.ADMIN,
-                  self.create, {201: ApiTokenCreated}, ApiTokenIn, refusals=(400, 409, 413, 415, 422)),
-            Route("DELETE", ONE, "removeApiToken", "It is worth nothing from now on.", Access.ADMIN,
-                  self.remove, {200: ApiToken}, refusals=(404, 409)),
+            Route("GET", PATH, "listApiTokens", "Tokens of this API, without themselves.", admin,
+                  self.list, {200: ApiTokens}, query=(*FILTERS, *PAGE_QUERY)),
+            Route("GET", ONE, "getApiToken", "One of them, without itself.", admin,
+                  self.get, {200: ApiToken, 304: ""}, refusals=(404,), headers=IF_NONE_MATCH),
+            # No idempotency key: a repetition could not show the token again, which nobody keeps.
+            Route("POST", PATH, "createApiToken", "A token of this API, shown once.", admin,
+                  self.create, {200: Plan, 201: ApiTokenCreated}, ApiTokenIn, dry, refusals),
+            Route("DELETE", ONE, "removeApiToken", "It is worth nothing from now on.", admin,
+                  self.remove, {200: (ApiToken, Plan)}, None, dry, (404, 409, 412), IF_MATCH),
         )  # fmt: skip
 
-    async def list(self, _call: Call) -> web.Response:
-        return json_response(ApiTokens(items=tuple(_shown(token) for token in self._tokens.all())))
+    async def list(self, call: Call) -> web.Response:
+        (limit, after), wanted = page_of(call), filters_of(call, FILTERS)
+        items, more = await cut(self._listed(after, wanted), limit, lambda token: token.name)
+        return json_response(ApiTokens(items=items, next_after=more))
+
+    async def _listed(self, after: str, wanted: Mapping[str, str]) -> AsyncIterator[ApiToken]:
+        for token in map(_shown, self._tokens.all()):
+            if token.name > after and all(getattr(token, name) == value for name, value in wanted.items()):
+                yield token
+
+    async def get(self, call: Call) -> web.Response:
+        token = self._existing(call)
+        return tagged(call, _shown(token), token.created_at)
+
+    def _existing(self, call: Call) -> access.ApiToken:
+        name = existing_name("api token", call.name)
+        token = self._tokens.named(name)
+        if token is None:
+            raise missing("api token", name)
+        return token
 
     async def create(self, call: Call) -> web.Response:
         given = await read_body(call.request, ApiTokenIn)
         name = new_name(given.name)
         if self._tokens.named(name) is not None:
             raise ProblemError(409, "exists", f"api token {name}: exists; remove it first", field="name")
-        expires_at = int(time.time()) + given.days * DAY_S
+        expires_at, limits = int(time.time()) + given.days * DAY_S, Scope(given.pools, given.agents)
+        if query_dry_run(call.request):
+            return await self._planned(_creation(call.actor, name, given.scope, limits, expires_at), name)
         try:
             token = await asyncio.to_thread(
                 add_token, self._tokens.path, name, given.scope, expires_at=expires_at,
-                scope=Scope(given.pools, given.agents),
+                scope=limits,
             )  # fmt: skip
         except (TokenFileError, OSError) as error:
-            raise ProblemError(409, "read-only", f"the token file cannot be written: {error}") from error
+            raise _read_only(error) from error
         made = self._tokens.find(token)
         if made is None:
             raise ProblemError(409, "read-only", "the token file was changed by somebody else; try again")
@@ -98,12 +136,21 @@ class ApiTokenRoutes:
         )  # fmt: skip
         return json_response(body, 201, {"Location": f"{PATH}/{name}"})
 
+    async def _planned(self, command: NoteApiToken, name: str) -> web.Response:
+        """What a dry run answers: the file could be written, and the registry would log it."""
+        try:
+            refuse_read_only(self._tokens.path)
+        except OSError as error:
+            raise _read_only(error) from error
+        terms = Terms(dry_run=True)
+        planned = await writing.told_of_person(self._registry, msgspec.structs.replace(command, terms=terms), name)
+        if not isinstance(planned, web.Response):
+            raise ProblemError(502, "registry-answer", "the registry wrote what was to be a dry run")
+        return planned
+
     async def _log_creation(self, call: Call, made: access.ApiToken) -> None:
         """A token that no event tells of shall not be: without the registry there is none."""
-        command = NoteApiToken(
-            actor=call.actor, name=made.name, act="created", scope=made.role, pools=made.pools, agents=made.agents,
-            expires_at=_instant(made.expires_at),
-        )  # fmt: skip
+        command = _creation(call.actor, made.name, made.role, made.scope, made.expires_at)
         try:
             await self._registry.person(command, Written)
         except ProblemError:
@@ -111,20 +158,36 @@ class ApiTokenRoutes:
             raise
 
     async def remove(self, call: Call) -> web.Response:
-        name = existing_name("api token", call.name)
+        seen = self._existing(call)
+        refuse_changed(call, f"api token {seen.name}", _shown(seen), seen.created_at)
+        note = NoteApiToken(actor=call.actor, name=seen.name, act="removed", scope=seen.role)
         try:
-            removed = await asyncio.to_thread(remove_token, self._tokens.path, name)
+            if query_dry_run(call.request):
+                without(self._tokens.all(), seen.name)
+                return await self._planned(note, seen.name)
+            removed = await asyncio.to_thread(remove_token, self._tokens.path, seen.name)
         except LastAdminError as error:
             raise ProblemError(409, "last-admin", str(error)) from error
         except (TokenFileError, OSError) as error:
-            raise ProblemError(409, "read-only", f"the token file cannot be written: {error}") from error
+            raise _read_only(error) from error
         if removed is None:
-            raise missing("api token", name)
-        # It is gone first: in an emergency that counts. Whether it could be logged is said by the answer.
-        await self._registry.person(
-            NoteApiToken(actor=call.actor, name=name, act="removed", scope=removed.role), Written
-        )
+            raise missing("api token", seen.name)
+        # It is gone first: in an emergency that counts. Whether it could be logged is said by the answer; other portals
+        # end what is open with it when they hear of that.
+        self._live.take_away(frozenset({standing.token(seen.name)}))
+        await self._registry.person(note, Written)
         return json_response(_shown(removed))
+
+
+def _creation(actor: str, name: str, scope: AccessRole, limits: Scope, expires_at: int) -> NoteApiToken:
+    return NoteApiToken(
+        actor=actor, name=name, act="created", scope=scope, pools=msgspec.convert(limits.pools, Pools),
+        agents=msgspec.convert(limits.agents, Agents), expires_at=_instant(expires_at),
+    )  # fmt: skip
+
+
+def _read_only(error: Exception) -> ProblemError:
+    return ProblemError(409, "read-only", f"the token file cannot be written: {error}")
 
 
 def _shown(token: access.ApiToken) -> ApiToken:

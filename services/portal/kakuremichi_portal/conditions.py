@@ -32,12 +32,29 @@ def seq_tag(seq: int) -> str:
 def tagged(call: Call, body: Struct, updated_seq: int) -> web.Response:
     """`body` with its ETag, or 304 if the asker has it already."""
     data = msgspec.json.encode(body)
-    etag = f'"{updated_seq}-{hashlib.sha256(data).hexdigest()[:16]}"'
+    etag = _etag(data, updated_seq)
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     known = _tags(call, "If-None-Match")
     if known is not UNSET and (known == ("*",) or etag in known):
         return web.Response(status=304, headers=headers)
     return web.Response(body=data, content_type="application/json", headers=headers)
+
+
+def refuse_changed(call: Call, what: str, body: Struct, number: int) -> None:
+    """412 unless `If-Match`, where there is one, names `body` as it is; for what the log does not number.
+
+    `number` alone does as well, or `*`.
+    """
+    tags = _tags(call, "If-Match")
+    etag = _etag(msgspec.json.encode(body), number)
+    if tags is UNSET or {"*", etag, seq_tag(number)} & set(tags):
+        return
+    detail = f"{what}: was changed by somebody else; look again"
+    raise ProblemError(412, "changed", detail, field="If-Match", headers={"ETag": etag})
+
+
+def _etag(data: bytes, number: int) -> str:
+    return f'"{number}-{hashlib.sha256(data).hexdigest()[:16]}"'
 
 
 def wanted_seqs(call: Call) -> tuple[int, ...] | UnsetType:

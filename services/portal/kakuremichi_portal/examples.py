@@ -86,7 +86,7 @@ MEDIA: Mapping[str, str] = {
     "application/x-pem-file": "-----BEGIN CERTIFICATE-----\n…",
     "application/x-www-form-urlencoded": "token=kkapi.Xx4f2A…",
     "text/css": "body { margin: 0 }",
-    "image/svg+xml": "<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+    "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg"/>',
     "text/event-stream": "event: change\ndata: {}\n\n",
     "text/html": "<!doctype html>…",
     "text/plain": "# HELP …",

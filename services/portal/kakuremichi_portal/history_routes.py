@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, structs
 
 from kakuremichi.wire import history
 from kakuremichi.wire.facts import LoggedFact
@@ -16,6 +16,8 @@ MAX_SEQ = 2**63 - 1
 FOLD_WITHIN_S = 60.0  # of a log that has no snapshot yet
 MOMENT = {"type": "string", "maxLength": 40}
 AFTER = Query("after", "`next_after` of the page before.", {"type": "integer", "minimum": 0, "default": 0})
+
+STATE_AFTER = Query("state_after", "`next_state` of the page before.", {"type": "integer", "minimum": 0, "default": 0})
 
 
 class StatePlace(Struct, frozen=True, kw_only=True):
@@ -63,6 +65,18 @@ class ExportedCheckpoint(Struct, frozen=True, kw_only=True):
     witnesses: Annotated[tuple[str, ...], Meta(description="Base64, one for each gateway.")]
 
 
+class ExportedBegin(Struct, frozen=True, kw_only=True):
+    """Rows up to `seq` have left the log with an earlier export."""
+
+    seq: int
+    hash: Annotated[str, Meta(description="Hex; the log's hash chain after that row.")]
+    at: Annotated[str, Meta(description="When that row was written.")]
+    roots: Annotated[tuple[str, ...], Meta(description="Base64, of the perfect subtrees over rows 1 to `seq`.")]
+    export_sha256: Annotated[str, Meta(description="Hex; of the file that the row left with.")]
+    states: Annotated[int, Meta(description="Rows of the state after that row.")]
+    state_sha256: Annotated[str, Meta(description="Hex; over these rows, each with a line feed.")]
+
+
 class LogExport(Struct, frozen=True, kw_only=True):
     log_id: str
     deployment: Annotated[str, Meta(description="Base64.")]
@@ -72,6 +86,9 @@ class LogExport(Struct, frozen=True, kw_only=True):
     checkpoints: Annotated[tuple[ExportedCheckpoint, ...], Meta(description="Of sizes among these rows.")]
     last: Annotated[int, Meta(description="How far the log has come.")]
     next_after: int
+    begin: Annotated[ExportedBegin | None, Meta(description="Not null: `state` in place of rows.")]
+    state: Annotated[tuple[str, ...], Meta(description="Rows of the state at the beginning, as text.")]
+    next_state: Annotated[int, Meta(description="Not 0: ask for the rest with it as `state_after`.")]
 
 
 class HistoryRoutes:
@@ -90,7 +107,7 @@ class HistoryRoutes:
             Route("GET", f"{API}/diff", "getDiff", "What is different between two moments, and since which event.",
                   read, self.diff, {200: Diff}, query=(since, until, AFTER), refusals=refusals),
             Route("GET", f"{API}/audit/export", "exportLog", "The log with its checkpoints, to be verified offline.",
-                  read, self.export, {200: LogExport}, query=(AFTER,), refusals=(400,)),
+                  read, self.export, {200: LogExport}, query=(AFTER, STATE_AFTER), refusals=(400,)),
         )  # fmt: skip
 
     async def state(self, call: Call) -> web.Response:
@@ -114,11 +131,14 @@ class HistoryRoutes:
         )  # fmt: skip
 
     async def export(self, call: Call) -> web.Response:
-        page = await self._registry.past(history.ReadLog(actor=call.actor, after=_after(call)), history.LogPage)
+        rest = query_int(call.request, "state_after", 0, least=0, most=MAX_SEQ)
+        request = history.ReadLog(actor=call.actor, after=_after(call), state_after=rest)
+        page = await self._registry.past(request, history.LogPage)
         return json_response(
             LogExport(
                 log_id=page.log_id, deployment=_base64(page.deployment), trust=_base64(page.trust),
                 feed_key=_base64(page.feed_key), items=page.rows, last=page.last, next_after=page.next_after,
+                begin=_begin(page.begin), state=page.state, next_state=page.next_state,
                 checkpoints=tuple(
                     ExportedCheckpoint(
                         size=each.size, signed=_base64(each.signed), witnesses=tuple(map(_base64, each.witnesses))
@@ -141,6 +161,12 @@ def _moment(text: str) -> history.Moment:
 
 def _place(place: history.StatePlace) -> StatePlace:
     return msgspec.convert(place, StatePlace, from_attributes=True)
+
+
+def _begin(begin: history.LogBegin | None) -> ExportedBegin | None:
+    if begin is None:
+        return None
+    return ExportedBegin(**structs.asdict(begin) | {"roots": tuple(map(_base64, begin.roots))})
 
 
 def _change(change: history.RowChange) -> Change:

@@ -1,14 +1,16 @@
 """What lists have in common: pages and filters."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
 
 from kakuremichi.model.ids import TOKEN_PATTERN
 from kakuremichi_portal.decoding import query_int, query_text
 from kakuremichi_portal.names import RULE
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.route import Call, Query
+
+T = TypeVar("T")
 
 MOST = 1000
 AFTER_CHARS = 64
@@ -32,6 +34,16 @@ def page_of(call: Call) -> tuple[int | None, str]:
     """(limit, after); no limit is None."""
     limit = query_int(call.request, "limit", 0, least=1, most=MOST)
     return limit or None, query_text(call.request, "after", AFTER_CHARS)
+
+
+async def cut(found: AsyncIterator[T], limit: int | None, key: Callable[[T], str]) -> tuple[tuple[T, ...], str]:
+    """At most `limit` of them, and the key of the last one if there is more."""
+    kept: list[T] = []
+    async for each in found:
+        if len(kept) == limit:
+            return tuple(kept), key(kept[-1])
+        kept.append(each)
+    return tuple(kept), ""
 
 
 def filters_of(call: Call, queries: tuple[Query, ...]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 
 from aiohttp import web
+from msgspec import UNSET
 
 from kakuremichi.wire import commands
 from kakuremichi_portal import views
@@ -10,6 +11,7 @@ from kakuremichi_portal.live import END, Live, View, frame
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.route import API, Access, Call, Route
+from kakuremichi_portal.standing import standing_of
 
 LAST_EVENT = "Last-Event-ID"
 LONGEST_S = 300.0  # then the client comes back, and has to show again who it is
@@ -33,13 +35,16 @@ class LiveRoutes:
     async def watch(self, call: Call) -> web.StreamResponse:
         last = _last_event(call)
         transport = call.request.transport
-        view = self._live.open(call.actor, transport.abort if transport else lambda: None)
+        standing = standing_of(call.caller, call.signed_in)
+        cut = transport.abort if transport else lambda: None
+        view = self._live.open(call.actor, cut, call.caller.scope, standing)
         response = web.StreamResponse(headers=HEADERS)
         try:
+            await self._live.learn(view)
             # Opened before the past is asked for: an event of this moment comes twice rather than never.
             missed = await self._missed(call.actor, last) if last is not None else b""
             await response.prepare(call.request)
-            await response.write(HELLO + missed)
+            await response.write(HELLO + (b"" if view.over else missed))
             await _write(response, view)
         except ConnectionError:
             pass  # the client has gone
@@ -52,7 +57,7 @@ class LiveRoutes:
             commands.ListEvents(actor=actor, after=after, limit=MOST_MISSED), commands.Events
         )
         frames = b"".join(frame(views.event(event)) for event in page.items)
-        return MISSED + frames if len(page.items) == MOST_MISSED else frames
+        return MISSED + frames if len(page.items) == MOST_MISSED or page.next_after is not UNSET else frames
 
 
 async def _write(response: web.StreamResponse, view: View) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import unicodedata
 from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -36,14 +35,15 @@ class Passwords:
 
     def __init__(self) -> None:
         self._turns, self._waiting = asyncio.Semaphore(AT_ONCE), 0
-        _of_nothing()  # made now: else the first unknown name would take twice as long
+        # Of nothing that anybody knows. Made now: else the first unknown name would take twice as long.
+        self._nobodys = _hasher.hash(secrets.token_urlsafe(16))
 
     async def hash(self, password: str) -> str:
         return await self._in_turn(lambda: _hasher.hash(_normal(password)))
 
     async def verify(self, kept: str, given: str) -> bool:
         """Whether `given` is the password that `kept` is the hash of; an empty `kept` costs the same and is no."""
-        return await self._in_turn(lambda: _verify(kept or _of_nothing(), given[: MOST + 1]) and bool(kept))
+        return await self._in_turn(lambda: _verify(kept or self._nobodys, given[: MOST + 1]) and bool(kept))
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         if self._waiting >= MOST_WAITING:
@@ -61,11 +61,6 @@ def _verify(kept: str, given: str) -> bool:
         return _hasher.verify(kept, _normal(given))
     except (VerificationError, InvalidHashError):
         return False
-
-
-@cache
-def _of_nothing() -> str:
-    return _hasher.hash(secrets.token_urlsafe(16))
 
 
 def _normal(password: str) -> str:

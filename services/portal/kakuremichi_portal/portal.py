@@ -8,13 +8,18 @@ from importlib.metadata import version
 from aiohttp import web
 
 from kakuremichi.bus.port import Bus, Subscription
+from kakuremichi.bus.topology import ARRIVALS, NODE_TRACES, TRACES
 from kakuremichi.runtime.metrics import Sample
 from kakuremichi_portal import metrics as figures
 from kakuremichi_portal import openapi
 from kakuremichi_portal.access import Tokens
 from kakuremichi_portal.account_page import AccountPage
 from kakuremichi_portal.account_routes import AccountRoutes
+from kakuremichi_portal.account_writing import AccountWriting
+from kakuremichi_portal.accounts_page import AccountsPage
 from kakuremichi_portal.api_token_routes import ApiTokenRoutes
+from kakuremichi_portal.counters import Counters
+from kakuremichi_portal.counters_routes import CountersRoutes
 from kakuremichi_portal.enrol_routes import EnrolRoutes
 from kakuremichi_portal.event_routes import EventRoutes
 from kakuremichi_portal.gate import Gate
@@ -30,6 +35,8 @@ from kakuremichi_portal.oidc_token import OidcConfig
 from kakuremichi_portal.page_routes import PageRoutes
 from kakuremichi_portal.pages import Pages
 from kakuremichi_portal.passwords import Passwords
+from kakuremichi_portal.past import Past
+from kakuremichi_portal.places import lookup
 from kakuremichi_portal.propagation_routes import PropagationRoutes
 from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.renew_routes import RenewRoutes
@@ -37,6 +44,7 @@ from kakuremichi_portal.reports import Reports
 from kakuremichi_portal.route import Route
 from kakuremichi_portal.server import application
 from kakuremichi_portal.service_routes import ServiceRoutes
+from kakuremichi_portal.session_routes import SessionRoutes
 from kakuremichi_portal.sessions import Sessions
 from kakuremichi_portal.sign_in_routes import SignInRoutes
 from kakuremichi_portal.token_routes import JoinAnchor, TokenRoutes
@@ -71,18 +79,23 @@ class Portal:
     live: Live
     traces: Traces
     metrics: Metrics
+    past: Past
+    counters: Counters
 
     async def listen(self, bus: Bus) -> tuple[Subscription, ...]:
-        """To the nodes' reports, to the log and to spans."""
-        return await self.reports.listen(), await self.live.listen(bus), await self.traces.listen(bus)
+        """To the nodes' reports and counters, to the log and to spans, which wait until `past` has been read."""
+        spans = await self.traces.listen(bus, after=self.past.tried)
+        return await self.reports.listen(), await self.counters.listen(), await self.live.listen(bus), spans
 
 
 def build(parts: Parts) -> Portal:
     """The application; `reports.listen()` is for the caller, once the bus is there."""
     registry = Registry(parts.bus, timeout_s=parts.registry_timeout_s)
-    reports, live, traces = Reports(parts.bus, registry), Live(), Traces()
+    reports, counters = Reports(parts.bus, registry), Counters(parts.bus)
+    live, traces = Live(lookup(registry)), Traces()
     reports.heard = live.hear_report
     metrics = Metrics(lambda: _samples(reports, live, traces))
+    stored = {TRACES.name: traces.take, NODE_TRACES.name: traces.join, ARRIVALS.name: reports.learn}
 
     @cache
     def describe() -> bytes:
@@ -90,6 +103,7 @@ def build(parts: Parts) -> Portal:
 
     secure = parts.anchor.url.startswith("https://")
     pages, passwords = Pages(), Passwords()
+    accounts = AccountWriting(registry, passwords)
     sessions = Sessions(registry, parts.tokens, secure=secure)
     addresses = AttemptLimit(burst=parts.sign_in_burst, every_s=3)
     sign_in = SignInRoutes(
@@ -105,23 +119,26 @@ def build(parts: Parts) -> Portal:
         *TokenRoutes(registry, parts.anchor).routes(),
         *EventRoutes(registry).routes(),
         *PropagationRoutes(registry, reports).routes(),
-        *TraceRoutes(traces).routes(),
+        *TraceRoutes(traces, registry).routes(),
+        *CountersRoutes(registry, counters).routes(),
         *LiveRoutes(registry, live).routes(),
         *HistoryRoutes(registry).routes(),
         *TrustRoutes(registry).routes(),
-        *ApiTokenRoutes(parts.tokens, registry).routes(),
-        *AccountRoutes(registry, passwords, parts.anchor.url).routes(),
+        *ApiTokenRoutes(parts.tokens, registry, live).routes(),
+        *AccountRoutes(registry, accounts).routes(),
+        *SessionRoutes(registry, parts.anchor.url).routes(),
         *EnrolRoutes(registry, enrol_limit, parts.node_nats_url, parts.ca).routes(),
         *RenewRoutes(registry, AttemptLimit(burst=parts.renew_burst, every_s=2)).routes(),
         *HealthRoutes(registry, parts.tokens, metrics, describe).routes(),
         *PageRoutes(registry, pages).routes(),
         *AccountPage(registry, pages, passwords, AttemptLimit(burst=10, every_s=10, of="at this account")).routes(),
+        *AccountsPage(registry, pages, accounts).routes(),
         *sign_in.routes(),
         *_oidc_routes(parts, registry, sessions, pages, sign_in),
     )
     app = application(routes, Gate(parts.tokens, sessions), pages, metrics)
     app.on_shutdown.append(_ending(live))
-    return Portal(app, reports, routes, describe, live, traces, metrics)
+    return Portal(app, reports, routes, describe, live, traces, metrics, Past(parts.bus, stored), counters)
 
 
 def _samples(reports: Reports, live: Live, traces: Traces) -> Iterable[Sample]:

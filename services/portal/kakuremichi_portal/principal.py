@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
+from kakuremichi.model.limits import Limits
 from kakuremichi.wire.commands import NodeView, ServiceView, TokenView
 from kakuremichi.wire.people import AccountRole, SessionView
 
@@ -15,41 +16,21 @@ GRANTS: dict[AccountRole, AccessRole] = {"viewer": "read", "publisher": "publish
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """The pools and agents that a role is granted for; empty is all of them. Outside of it nothing exists."""
-
-    pools: tuple[str, ...] = ()
-    agents: tuple[str, ...] = ()
-
-    @property
-    def limited(self) -> bool:
-        return bool(self.pools or self.agents)
-
-    def has_pool(self, pool: str) -> bool:
-        return not self.pools or pool in self.pools
-
-    def has_agent(self, agent: str) -> bool:
-        return not self.agents or agent in self.agents
+class Scope(Limits):
+    """The limits of a caller, held against what the registry answers."""
 
     def has_node(self, node: NodeView) -> bool:
-        """Gateways belong to their pool: they are seen by whoever sees it, and changed by whom no agent limits."""
-        return self.has_pool(node.pool) and (node.role == "gateway" or self.has_agent(node.node_id))
+        return self.has_placed(node.role, node.pool, node.node_id)
 
     def may_change(self, node: NodeView) -> bool:
+        """Gateways are changed by whom no agent limits."""
         return self.has_node(node) and (node.role == "agent" or not self.agents)
-
-    def has_targets(self, agents: tuple[str, ...]) -> bool:
-        """All of them, and at least one where agents are limited: else it would be somebody else's service too."""
-        return all(map(self.has_agent, agents)) and (bool(agents) or not self.agents)
 
     def has_service(self, service: ServiceView) -> bool:
         return self.has_pool(service.pool) and self.has_targets(tuple(target.agent for target in service.targets))
 
     def has_token(self, token: TokenView) -> bool:
         return self.has_pool(token.pool) and self.has_joining(token.role, token.node_id)
-
-    def has_joining(self, role: str, node_id: str) -> bool:
-        return not self.agents or (role == "agent" and node_id in self.agents)
 
 
 EVERYTHING = Scope()

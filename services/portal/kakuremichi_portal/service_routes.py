@@ -5,6 +5,7 @@ from typing import get_args
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from kakuremichi.declarative.spec import BY_HAND
 from kakuremichi.model.ids import ServiceId
 from kakuremichi.wire import commands
 from kakuremichi.wire.records import Kind
@@ -32,11 +33,11 @@ FILTERS = (
     of_name("source", "Of this declarative file."),
 )
 ADOPT = Query(
-    "adopt", "With `source` in the body: take the service over from this source; `by-hand` is nobody's.",
+    "adopt",
+    "Take the service over from this source, `by-hand` being nobody's; without `source` in the body for nobody.",
     {"type": "string", "pattern": NAME_PATTERN},
 )  # fmt: skip
 OF_SOURCE = of_name("source", "Only if it comes from this declarative file, else 409.")
-BY_HAND = "by-hand"
 
 
 class ServiceRoutes:
@@ -92,6 +93,9 @@ class ServiceRoutes:
 
     async def _publish(self, call: Call, name: str, given: ServiceIn, *, create_only: bool) -> web.Response:
         wait_s = writing.wait_of(call)
+        if given.source == BY_HAND:
+            detail = f"source: {BY_HAND} stands for services that come from no file; call the file otherwise"
+            raise ProblemError(422, "invalid", detail, field="source")
         command = views.publish(
             name, given, actor=call.actor, idempotency_key=call.idempotency_key, create_only=create_only,
             terms=writing.terms_of(call, source=given.source or UNSET, adopt=_adopted(call)),

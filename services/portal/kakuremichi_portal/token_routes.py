@@ -4,12 +4,11 @@ import secrets
 from dataclasses import dataclass
 
 from aiohttp import web
-from msgspec import UNSET
 
 from kakuremichi.wire import commands
 from kakuremichi.wire.enrolment import SECRET_BYTES, JoinToken, hash_of, join_token_text
 from kakuremichi_portal import views, writing
-from kakuremichi_portal.decoding import query_dry_run, read_body
+from kakuremichi_portal.decoding import read_body
 from kakuremichi_portal.listing import PAGE_QUERY, filters_of, of_name, one_of, page_of
 from kakuremichi_portal.names import missing
 from kakuremichi_portal.registry import Registry
@@ -71,7 +70,7 @@ class TokenRoutes:
             pool=given.pool,
             secret_hash=hash_of(secret),
             ttl_s=given.ttl_s,
-            terms=commands.Terms(dry_run=True) if query_dry_run(call.request) else UNSET,
+            terms=writing.dry_run_of(call),
         )
         written = await writing.told(self._registry, command, given.node)
         if isinstance(written, web.Response):

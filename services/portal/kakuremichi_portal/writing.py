@@ -6,8 +6,9 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from kakuremichi.wire.commands import AnyCommand, Plan, Result, Terms, Written
+from kakuremichi.wire.people import AnyPeopleRequest
 from kakuremichi_portal import plan_view
-from kakuremichi_portal.conditions import wanted_seqs
+from kakuremichi_portal.conditions import IF_MATCH, wanted_seqs
 from kakuremichi_portal.decoding import query_dry_run, query_seconds, query_wait
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.progress import Concern, Standing
@@ -37,9 +38,24 @@ def terms_of(call: Call, **others: Any) -> Terms | UnsetType:
     return UNSET if terms == Terms() else terms
 
 
+def dry_run_of(call: Call, *, seen: int = 0) -> Terms | UnsetType:
+    """The terms of a write to what no event numbers; `seen` is its version, as `If-Match` was compared with it."""
+    if_match = (seen,) if seen and IF_MATCH.keys() & call.request.headers.keys() else UNSET
+    terms = Terms(dry_run=query_dry_run(call.request), if_match=if_match)
+    return UNSET if terms == Terms() else terms
+
+
 async def told(registry: Registry, command: AnyCommand, name: str) -> Written | web.Response:
     """What was written; or of a dry run the answer, which is its plan."""
-    result = await registry.ask(command, Result)
+    return _told(await registry.ask(command, Result), name)
+
+
+async def told_of_person(registry: Registry, request: AnyPeopleRequest, name: str) -> Written | web.Response:
+    """The same of what is written about people."""
+    return _told(await registry.person(request, Result), name)
+
+
+def _told(result: Result, name: str) -> Written | web.Response:
     if isinstance(result, Plan):
         return json_response(plan_view.plan(result, name))
     if not isinstance(result, Written):

@@ -26,6 +26,7 @@ from kakuremichi.wire.people import (
     SetUp,
 )
 from kakuremichi_registry.refusal import Refusal, conflict, invalid, not_found
+from kakuremichi_registry.terms import ANY_SEQ, terms_of
 
 
 class Account(NamedTuple):
@@ -84,6 +85,7 @@ def put(command: PutAccount, seen: Seen | None) -> Put | None:
         if command.seen_version:
             raise not_found("unknown-account", f"account {command.name}: there is none of this name", field="name")
         return Put(0, wanted, _created(wanted))
+    _check_match(command, seen)
     if command.create_only:
         raise conflict("exists", f"account {command.name}: exists", field="name", holders=(command.name,))
     if command.seen_version not in (0, seen.version):
@@ -99,6 +101,13 @@ def put(command: PutAccount, seen: Seen | None) -> Put | None:
         subject=wanted.subject, disabled=wanted.disabled, password_changed=wanted.password != seen.account.password,
     )  # fmt: skip
     return Put(seen.version, wanted, fact, same=wanted._replace(label=seen.account.label) == seen.account)
+
+
+def _check_match(command: PutAccount | RemoveAccount, seen: Seen) -> None:
+    wanted = terms_of(command).if_match
+    if wanted is not UNSET and not {ANY_SEQ, seen.version} & set(wanted):
+        detail = f"account {command.name}: was changed by somebody else; look again"
+        raise Refusal(412, "changed", detail, field="If-Match", current_seq=seen.version)
 
 
 def _wanted(command: PutAccount, seen: Seen | None) -> Account:
@@ -124,6 +133,7 @@ def remove(command: RemoveAccount, seen: Seen | None) -> int:
     """The version that goes."""
     if seen is None:
         raise not_found("unknown-account", f"account {command.name}: there is none of this name", field="name")
+    _check_match(command, seen)
     if seen.last_keeper:
         raise _last(command.name)
     return seen.version

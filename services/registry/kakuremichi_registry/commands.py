@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import msgspec
 import structlog
 
@@ -45,11 +44,11 @@ from kakuremichi.wire.commands import Written as WrittenAnswer
 from kakuremichi_registry import enrolment, forms, plans, publishing, upkeep
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.cuts import Cuts
-from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError, TokenNotOpenError
+from kakuremichi_registry.database import Database, StaleError, TokenNotOpenError
 from kakuremichi_registry.grants import Grants
 from kakuremichi_registry.items import Item
 from kakuremichi_registry.passes import Passes
-from kakuremichi_registry.refusal import Refusal, conflict, invalid
+from kakuremichi_registry.refusal import FAILURES, Refusal, conflict, failure, invalid
 from kakuremichi_registry.store import idempotency, nodes
 from kakuremichi_registry.store import publishing as services
 from kakuremichi_registry.store import upkeep as acts
@@ -102,17 +101,8 @@ class Commands:
         except Refusal as refusal:
             self._access.refused(command, refusal.problem)
             return refusal.problem
-        except DatabaseUnavailableError as error:
-            return Problem(status=503, code="unavailable", detail=str(error))
-        except asyncpg.PostgresError as error:
-            # A fault of ours. The asker is told so, not left to wait; what was written stands or falls as a whole.
-            log.exception("statement refused", command=type(command).__name__)
-            return Problem(status=500, code="internal", detail=f"database: {type(error).__name__}; see the log")
-        except StaleError as error:
-            log.warning("write given up", command=type(command).__name__, reason=str(error))
-            return Problem(
-                status=503, code="busy", detail="write: others were faster each time it was tried; try again"
-            )
+        except FAILURES as error:
+            return failure(error, type(command).__name__)
 
     @staticmethod
     def refuse(error: WireError) -> Problem:
@@ -136,7 +126,7 @@ class Commands:
             case ListPositions():
                 return await self._views.positions(command)
             case ListPending():
-                return await self._grants.waiting()
+                return await self._grants.waiting(command)
             case RenewAccess():
                 return await self._passes.renew(command)
         check_texts(command)

@@ -21,7 +21,7 @@ from kakuremichi.wire.records import Proto
 from kakuremichi_registry.contexts import ServiceRow
 from kakuremichi_registry.hosts import HostRefusedError, check_published_host
 from kakuremichi_registry.refusal import invalid
-from kakuremichi_registry.targets import check_target_address, is_name
+from kakuremichi_registry.targets import check_target_address, has_ipv6, is_name
 
 GATEWAY_PORTS = {80: "HTTP", 443: "HTTPS", 51820: "WireGuard"}  # the gateways' own listeners
 MAX_SOURCES = 500
@@ -65,11 +65,18 @@ def check_form(command: PublishService) -> Wanted:
         raise invalid("targets", f"targets: {len(command.targets)} are given, exactly one is needed")
     target = command.targets[0]
     address = check_target_address(target.address, "targets.address")
+    _check_family(command, address)
     row = ServiceRow(
         service_id=command.service_id, pool=command.pool, kind=kind, host=host, path=path,
         first_port=first, last_port=last, sources=sources, updated_seq=0, options=_options(command),
     )  # fmt: skip
     return Wanted(command.service_id, _target_port(target, row), address, row)
+
+
+def _check_family(command: PublishService, address: str) -> None:
+    ipv6 = command.options is not UNSET and command.options.upstream.ipv6
+    if ipv6 and not is_name(address) and not has_ipv6(address):
+        raise invalid("options.upstream.ipv6", f"options.upstream.ipv6: target address {address} is IPv4")
 
 
 def _host(command: PublishService) -> str:

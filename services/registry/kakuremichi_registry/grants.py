@@ -1,10 +1,13 @@
 """Certificates that wait for trust keys which do not lie here: the list of them, and the signatures that come back."""
 
+from msgspec import UNSET
+
 from kakuremichi.wire.commands import (
     Enrolled,
     EnrolmentWaiting,
     EnrolNode,
     GrantTaken,
+    ListPending,
     PendingCertificates,
     Plan,
     SubmitGrant,
@@ -25,12 +28,15 @@ class Grants:
     def __init__(self, database: Database, trust: Trust) -> None:
         self._database, self._trust = database, trust
 
-    async def waiting(self) -> PendingCertificates:
-        waiting, _ = fitting(await pending.waiting(self._database))
+    async def waiting(self, command: ListPending) -> PendingCertificates:
+        most = pending.MOST if command.limit is UNSET else min(command.limit, pending.MOST)
+        rows = await pending.waiting(self._database, "" if command.after is UNSET else command.after, most)
+        waiting, more = fitting(rows)
         return PendingCertificates(
             deployment=self._trust.deployment, trust=self._trust.trust_set,
-            certificates=tuple(certificate for certificate, _ in waiting),
-            former=tuple(former for _, former in waiting if former is not None),
+            certificates=tuple(each.certificate for each in waiting),
+            former=tuple(each.former for each in waiting if each.former is not None),
+            next_after=waiting[-1].node_id if more or len(rows) == most else "",
         )  # fmt: skip
 
     async def known(self, command: EnrolNode) -> Enrolled | EnrolmentWaiting | None:

@@ -1,13 +1,11 @@
 """What the portal asks about people: who they are, whether they are signed in, and that their acts are logged."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-
-import asyncpg
-import structlog
+from functools import partial
 
 from kakuremichi.wire.codec import WireError
-from kakuremichi.wire.commands import Problem
+from kakuremichi.wire.commands import Plan, Problem
 from kakuremichi.wire.commands import Written as WrittenAnswer
 from kakuremichi.wire.facts import AccountRemoved, SetupOpened
 from kakuremichi.wire.people import (
@@ -32,19 +30,20 @@ from kakuremichi.wire.people import (
     SessionView,
     SetUp,
 )
-from kakuremichi_registry import accounts
+from kakuremichi_registry import accounts, plans
 from kakuremichi_registry.access import AccessLog
 from kakuremichi_registry.commands import check_texts
-from kakuremichi_registry.database import Database, DatabaseUnavailableError, StaleError
+from kakuremichi_registry.database import Database, StaleError
 from kakuremichi_registry.enrolment import instant
-from kakuremichi_registry.refusal import Refusal
+from kakuremichi_registry.refusal import FAILURES, Refusal, failure
 from kakuremichi_registry.store import people
 from kakuremichi_registry.store.entries import Written, entry_of
+from kakuremichi_registry.terms import is_dry_run
 from kakuremichi_registry.views import fitting
 
-log = structlog.get_logger(__name__)
-
 ATTEMPTS = 8
+
+Deed = Callable[[], Awaitable[Written]]  # a decision that has yet to be written
 
 
 class People:
@@ -59,13 +58,8 @@ class People:
         except Refusal as refusal:
             self._access.refused(request, refusal.problem)
             return refusal.problem
-        except DatabaseUnavailableError as error:
-            return Problem(status=503, code="unavailable", detail=str(error))
-        except StaleError:
-            return Problem(status=503, code="busy", detail="write: others were faster each time; try again")
-        except asyncpg.PostgresError as error:
-            log.exception("statement refused", request=type(request).__name__)
-            return Problem(status=500, code="internal", detail=f"database: {type(error).__name__}; see the log")
+        except FAILURES as error:
+            return failure(error, type(request).__name__)
 
     @staticmethod
     def refuse(error: WireError) -> Problem:
@@ -100,25 +94,29 @@ class People:
         items, more = fitting(found)
         return Sessions(items=items, next_after=items[-1].session_id if more or len(found) == people.PAGE else "")
 
-    async def _write(self, request: AnyPeopleRequest) -> WrittenAnswer:
+    async def _write(self, request: AnyPeopleRequest) -> WrittenAnswer | Plan:
         """Decide and write; what has changed in between is looked at again."""
+        if is_dry_run(request):
+            return plans.NOTHING if await self._decide(request) is None else plans.NO_NODE
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                written = await self._attempt(request)
+                deed = await self._decide(request)
+                written = None if deed is None else await deed()
             except StaleError:
                 if attempt == ATTEMPTS:
                     raise
             else:
-                return self._written(written)
+                return self._told(written)
         raise StaleError("write: given up")
 
-    def _written(self, written: Written | None) -> WrittenAnswer:
+    def _told(self, written: Written | None) -> WrittenAnswer:
         if written is None:
             return WrittenAnswer(seq=0, log_id="", positions=(), changed=False)
         self._wrote(written.seq)
         return WrittenAnswer(seq=written.seq, log_id=written.log_id, positions=())
 
-    async def _attempt(self, request: AnyPeopleRequest) -> Written | None:
+    async def _decide(self, request: AnyPeopleRequest) -> Deed | None:
+        """None: everything is so already."""
         database = self._database
         match request:
             case OpenSetup():
@@ -126,40 +124,40 @@ class People:
                 accounts.check_setup(done=done)
                 until = datetime.now(UTC) + timedelta(seconds=request.ttl_s)
                 entry = entry_of(SetupOpened(expires_at=instant(until)), request)
-                return await people.open_setup(database, entry, request.code_hash, until)
+                return partial(people.open_setup, database, entry, request.code_hash, until)
             case SetUp():
                 done, is_open = await people.see_setup(database, request.code_hash)
                 account, fact = accounts.set_up(request, done=done, is_open=is_open)
-                return await people.set_up(database, entry_of(fact, request), request.code_hash, account)
+                return partial(people.set_up, database, entry_of(fact, request), request.code_hash, account)
             case PutAccount():
                 return await self._put(request)
             case RemoveAccount():
                 version = accounts.remove(request, await people.find(database, request.name))
                 entry = entry_of(AccountRemoved(account=request.name), request)
-                return await people.remove(database, entry, request.name, version)
+                return partial(people.remove, database, entry, request.name, version)
             case _:
-                return await self._attempt_session(request)
+                return await self._decide_session(request)
 
-    async def _attempt_session(self, request: AnyPeopleRequest) -> Written:
+    async def _decide_session(self, request: AnyPeopleRequest) -> Deed:
         database = self._database
         match request:
             case OpenSession():
                 seen = await people.find(database, request.account) if request.account else None
-                signed_in = accounts.sign_in(request, seen)
-                return await people.open_session(database, entry_of(signed_in, request), signed_in.session_id, request)
+                fact = accounts.sign_in(request, seen)
+                return partial(people.open_session, database, entry_of(fact, request), fact.session_id, request)
             case EndSessions():
-                ended, fact = accounts.end(request, await self._all_sessions(request.who))
-                return await people.end_sessions(database, entry_of(fact, request), ended)
+                ended, over = accounts.end(request, await self._all_sessions(request.who))
+                return partial(people.end_sessions, database, entry_of(over, request), ended)
             case NoteApiToken():
-                return await people.note(database, entry_of(accounts.noted(request), request))
+                return partial(people.note, database, entry_of(accounts.noted(request), request))
         raise TypeError(f"{type(request).__name__} is no write")
 
-    async def _put(self, request: PutAccount) -> Written | None:
+    async def _put(self, request: PutAccount) -> Deed | None:
         decided = accounts.put(request, await people.find(self._database, request.name))
         if decided is None:
             return None
         entry = entry_of(decided.fact, request)
-        return await people.put(self._database, entry, decided.version, decided.account, same=decided.same)
+        return partial(people.put, self._database, entry, decided.version, decided.account, same=decided.same)
 
     async def _all_sessions(self, who: str) -> list[SessionView]:
         found = await people.sessions(self._database, who, "")

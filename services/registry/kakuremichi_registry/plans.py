@@ -2,12 +2,24 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+from msgspec import Struct
+
 from kakuremichi.model.families import left_out
 from kakuremichi.model.ids import NodeId
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.commands import Plan
 from kakuremichi.wire.plans import FeedReaders, PlanAction, PlannedChange
-from kakuremichi.wire.records import AnyRecord, Revocation, Rotate, Route, Target, UnknownRecord, decode_record
+from kakuremichi.wire.records import (
+    AnyRecord,
+    Revocation,
+    Rotate,
+    Route,
+    RouteWithOptions,
+    Target,
+    UnknownRecord,
+    decode_record,
+)
 from kakuremichi_registry.items import Item
 
 # A message has 64 kB: these leave room for each other.
@@ -15,12 +27,22 @@ MOST_BYTES = 36_000
 MOST_NODES = 600
 
 KINDS = {"agent-peer": "peer", "gateway-peer": "peer", "rotate": "rotation"}
-TUNNEL = (4,)  # the IP versions that agents have in the tunnel
 PEER = "no packet to it or from it any more"
 
 Live = Mapping[tuple[str, str], bytes]
 Readers = Mapping[str, tuple[NodeId, ...]]
 Known = AnyRecord | UnknownRecord | None
+
+
+class _ToldOfUpstream(Struct, frozen=True):
+    ipv6: bool = False
+
+
+class _Told(Struct, frozen=True):
+    """As much of a route's options as is looked at here, whichever release has written them."""
+
+    upstream: _ToldOfUpstream = _ToldOfUpstream()
+
 
 NOTHING = Plan(changed=False, changes=(), readers=())
 NO_NODE = Plan(changed=True, changes=(), readers=())
@@ -76,7 +98,7 @@ def _told(record: Known) -> str:
         case Route():
             agents = ", ".join(target.agent for target in record.targets) or "no target"
             told = f"{record.kind} {record.host + record.path or _range(record)} to {agents}"
-            missing = left_out(record.kind, TUNNEL, ranged=record.last_port > record.first_port)
+            missing = left_out(record.kind, _families(record), ranged=record.last_port > record.first_port)
             return f"{told} ({missing})" if missing else told
         case Target():
             return f"{record.proto} to {record.name or record.address} port {record.port}"
@@ -86,6 +108,13 @@ def _told(record: Known) -> str:
             return "it makes another WireGuard key"
         case _:
             return PEER
+
+
+def _families(route: Route) -> tuple[int]:
+    """The IP versions that its targets have."""
+    if not isinstance(route, RouteWithOptions):
+        return (4,)
+    return (6,) if msgspec.msgpack.decode(route.options, type=_Told).upstream.ipv6 else (4,)
 
 
 def _ports(record: Known) -> set[str]:

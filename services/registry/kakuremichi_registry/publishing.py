@@ -8,13 +8,11 @@ from msgspec import UNSET, Raw, structs
 
 from kakuremichi.model.addresses import AGENT_PORTS
 from kakuremichi.model.ids import NodeId
-from kakuremichi.model.options import (
-    NO_OPTIONS,
-)
+from kakuremichi.model.options import NO_OPTIONS, Options
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.commands import PublishService, UnpublishService
 from kakuremichi.wire.facts import ServicePublished, ServiceUnpublished, TargetSpec
-from kakuremichi.wire.records import Proto, Route, RouteTarget, RouteWithOptions, Target, tag_of
+from kakuremichi.wire.records import IPV6_OF_NAME, Proto, Route, RouteTarget, RouteWithOptions, Target, tag_of
 from kakuremichi.wire.subjects import agent_feed, pool_feed
 from kakuremichi_registry.contexts import (
     PublishContext,
@@ -25,7 +23,7 @@ from kakuremichi_registry.contexts import (
 from kakuremichi_registry.forms import Wanted
 from kakuremichi_registry.items import Item, gone, put
 from kakuremichi_registry.refusal import conflict, exhausted, invalid, not_found
-from kakuremichi_registry.targets import is_name
+from kakuremichi_registry.targets import has_ipv6, is_name
 from kakuremichi_registry.terms import check_match, source_after
 
 
@@ -88,16 +86,29 @@ def route(row: ServiceRow) -> Route:
             for target in row.targets
         ),
     )  # fmt: skip
-    if route_tag(row) == tag_of(Route):
+    addresses = [target.address for target in row.targets]
+    if route_tag(row, addresses) == tag_of(Route):
         return plain
-    return RouteWithOptions(**structs.asdict(plain), options=Raw(encode(row.options)))
+    return RouteWithOptions(**structs.asdict(plain), options=Raw(encode(_told_options(row, addresses))))
 
 
-def route_tag(row: ServiceRow) -> str:
+def route_tag(row: ServiceRow, addresses: Iterable[str]) -> str:
     """Which record says the service: the first version wherever it says all, so that older gateways carry it."""
     wildcard, by_source = row.host.startswith("*."), row.kind == "http" and bool(row.sources)
-    more = wildcard or by_source or bool(row.path) or row.options != NO_OPTIONS
+    more = wildcard or by_source or bool(row.path) or _told_options(row, addresses) != NO_OPTIONS
     return tag_of(RouteWithOptions if more else Route)
+
+
+def _told_options(row: ServiceRow, addresses: Iterable[str]) -> Options:
+    """What was asked for, and the family of the targets: gateways are not told their addresses."""
+    if not any(map(has_ipv6, addresses)):
+        return row.options
+    return structs.replace(row.options, upstream=structs.replace(row.options.upstream, ipv6=True))
+
+
+def wanted_tag(wanted: Wanted) -> str:
+    """:func:`route_tag` before the targets have their place."""
+    return route_tag(wanted.row, [wanted.address])
 
 
 def readers(row: ServiceRow, old: ServiceRow | None, gateways: tuple[NodeId, ...]) -> dict[str, tuple[NodeId, ...]]:
@@ -134,9 +145,10 @@ def _items(row: ServiceRow, old: ServiceRow | None) -> tuple[Item, ...]:
 
 def _target(row: ServiceRow, target: TargetRow) -> Target:
     name = target.address if is_name(target.address) else ""
+    family = IPV6_OF_NAME if row.options.upstream.ipv6 else ""
     return Target(
         target_id=target.target_id, service_id=row.service_id, proto=target.proto, agent_port=target.agent_port,
-        agent_last_port=target.agent_last_port, address="" if name else target.address, name=name, port=target.port,
+        agent_last_port=target.agent_last_port, address=family if name else target.address, name=name, port=target.port,
     )  # fmt: skip
 
 
@@ -149,7 +161,7 @@ def _check_pool(wanted: Wanted, seen: PublishContext) -> None:
         names = tuple(node.node_id for node in seen.lacking)
         raise conflict(
             "unsupported",
-            f"gateways {', '.join(names)}: do not understand {route_tag(wanted.row)}; bring them to this release first",
+            f"gateways {', '.join(names)}: do not understand {wanted_tag(wanted)}; bring them to this release first",
             holders=names,
         )
 

@@ -1,8 +1,17 @@
-"""How a pure decision says no: one exception that carries the answer to be sent."""
+"""How a pure decision says no: one exception that carries the answer to be sent. And what is said when the database
+could not do what was decided.
+"""
 
+import asyncpg
+import structlog
 from msgspec import UNSET
 
 from kakuremichi.wire.commands import Problem
+from kakuremichi_registry.database import DatabaseUnavailableError, StaleError
+
+log = structlog.get_logger(__name__)
+
+FAILURES = (DatabaseUnavailableError, StaleError, asyncpg.PostgresError)
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, not an error of the program
@@ -35,3 +44,18 @@ def conflict(code: str, detail: str, *, field: str = "", holders: tuple[str, ...
 
 def exhausted(detail: str) -> Refusal:
     return Refusal(507, "exhausted", detail)
+
+
+def failure(error: Exception, asked: str) -> Problem:
+    """The answer to `asked`, the name of a request, after one of FAILURES. The asker is told, not left to wait; what
+    was written stands or falls as a whole.
+    """
+    match error:
+        case DatabaseUnavailableError():
+            return Problem(status=503, code="unavailable", detail=str(error))
+        case StaleError():
+            log.warning("write given up", asked=asked, reason=str(error))
+            detail = "write: others were faster each time it was tried; try again"
+            return Problem(status=503, code="busy", detail=detail)
+    log.error("statement refused", asked=asked, exc_info=error)
+    return Problem(status=500, code="internal", detail=f"database: {type(error).__name__}; see the log")

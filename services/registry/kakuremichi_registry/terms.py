@@ -33,14 +33,20 @@ def check_match(command: Command, what: str, current_seq: int) -> None:
 
 
 def source_after(command: Command, service_id: ServiceId, old: ServiceRow | None) -> str:
-    """The source of the service once `command` is done; :class:`Refusal` if it is not the asker's to change."""
+    """The source of the service once `command` is done; :class:`Refusal` if it is not the asker's to change.
+
+    Who names neither a source nor one to adopt from is a person, and the service keeps its source. Who names only the
+    latter takes it over by hand.
+    """
     terms = terms_of(command)
-    if terms.source is UNSET:
+    if terms.source is UNSET and terms.adopt is UNSET:
         return old.source if old is not None else ""
-    if old is not None and old.source not in (terms.source, terms.adopt):
+    wanted = "" if terms.source is UNSET else terms.source
+    if old is not None and old.source not in (wanted, terms.adopt):
         whose = f"comes from source {old.source}" if old.source else "was published by hand"
+        who = f"source {wanted} has" if wanted else "you have"
         raise conflict(
-            "owned", f"service {service_id}: {whose}; source {terms.source} has to adopt it first", field="source",
+            "owned", f"service {service_id}: {whose}; {who} to adopt it first", field="source",
             holders=(old.source,) if old.source else (),
         )  # fmt: skip
-    return terms.source
+    return wanted

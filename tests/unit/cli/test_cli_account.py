@@ -69,7 +69,8 @@ def test_a_password_is_asked_for_twice_and_shown_nowhere() -> None:
 
 
 def test_sessions_are_listed_and_one_that_is_not_there_is_told() -> None:
-    assert run("session", "list").stdout == ""
+    assert run("session", "list").stdout.split() == ["ID", "WHO", "METHOD", "SOURCE", "OPENED", "SEEN"]
+    assert run("session", "list", "-o", "name").stdout == ""
     result = run("session", "end", "0" * 16)
     assert result.exit_code != 0
     assert "session" in result.output

@@ -1,7 +1,7 @@
 """Which packets a gateway's services live by, for the firewalls of other programs to be judged by."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import cast
 
 import pytest
@@ -85,3 +85,14 @@ def test_a_service_without_a_target_is_not_asked_about() -> None:
 def test_only_the_facts_of_a_route_are_taken() -> None:
     with pytest.raises(TypeError, match="the facts of a route are needed"):
         traffic().flows("game", HOST)
+
+
+def test_visitors_of_an_ipv6_target_are_forwarded_by_ipv6_and_carried_by_ipv4() -> None:
+    both = Host((*HOST.routes, RouteRow(IPv6Network("::/0"), 2, 0, 254, 1)), HOST.names)
+    agent6 = IPv6Address("fd00:1::10.1.0.100")
+    facts = replace(GAME, targets=(("game-1", agent6, 20001, 1),))
+    carried, forwarded, _ = traffic(facts).flows(facts, both)
+    ((come,), *_), ((there, back), *_) = carried.ways, forwarded.ways
+    assert (come.hook, come.version, come.dport) == ("input", 4, TCP_DOOR)
+    assert (there.hook, there.version, there.daddr) == ("forward", 6, agent6)
+    assert (back.hook, back.version, back.saddr) == ("forward", 6, agent6)

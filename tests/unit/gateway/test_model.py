@@ -1,13 +1,18 @@
 """A gateway takes into its desired state what signatures and certificates allow, and nothing else."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+import msgspec
 import pytest
+from msgspec import Raw
 from nacl.signing import SigningKey
 
 from kakuremichi.model.ids import NodeId, ServiceId
-from kakuremichi.wire.records import AgentPeer, Revocation
+from kakuremichi.model.options import Options, Upstream
+from kakuremichi.wire.codec import encode
+from kakuremichi.wire.records import AgentPeer, Revocation, RouteWithOptions
 from kakuremichi_gateway.model import GatewayModel
+from kakuremichi_gateway.publishing import carried_families
 from support.feedmaker import verifier
 from support.people import MAIN, Person, http_route, tcp_route
 
@@ -152,7 +157,7 @@ class TestCuts:
             ]
         )
 
-        assert dirty.cut == {SITE_A.node_id: IPv4Address("10.1.0.100")}
+        assert dirty.cut == {SITE_A.node_id: (IPv4Address("10.1.0.100"),)}
         assert not model.agents
         assert "revoked" in dirty.errors[peer_key(SITE_A)]
 
@@ -163,3 +168,35 @@ class TestCuts:
 
         assert set(dirty.cut) == {SITE_A.node_id}
         assert dirty.agents == {SITE_A.node_id, SITE_B.node_id}
+
+
+class TestIPv6:
+    TUNNEL6 = IPv6Network("fd00:1::/96")
+
+    def route(self) -> RouteWithOptions:
+        plain = tcp_route("six", "site-a", 7000)
+        options = Raw(encode(Options(upstream=Upstream(ipv6=True))))
+        return RouteWithOptions(**msgspec.structs.asdict(plain), options=options)
+
+    def test_a_route_to_ipv6_leads_to_the_address_beside_the_agents_own(self, model: GatewayModel) -> None:
+        model.tunnel6 = self.TUNNEL6
+        dirty = model.take([(peer_key(SITE_A), SITE_A.agent_peer()), (("route", "six"), self.route())])
+
+        assert not dirty.errors
+        facts = model.routes[ServiceId("six")]
+        assert facts.targets == (("six-0", IPv6Address("fd00:1::10.1.0.100"), 20000, 100),)
+        assert carried_families(facts) == {4}
+        gone = model.take([(peer_key(SITE_A), None)])
+        assert gone.cut == {SITE_A.node_id: (IPv4Address("10.1.0.100"), IPv6Address("fd00:1::10.1.0.100"))}
+
+    def test_a_host_without_ipv6_refuses_it_with_a_sentence_and_serves_the_others(self, model: GatewayModel) -> None:
+        dirty = model.take(
+            [
+                (peer_key(SITE_A), SITE_A.agent_peer()),
+                (("route", "six"), self.route()),
+                (("route", "wiki"), http_route("wiki", "site-a")),
+            ]
+        )
+
+        assert dirty.errors == {("route", "six"): "route six: its target has IPv6, this gateway's host has none"}
+        assert set(model.routes) == {"wiki"}

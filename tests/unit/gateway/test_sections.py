@@ -140,6 +140,15 @@ async def test_bandwidth_of_http_is_kept_on_the_way_from_the_agents_port(rig: Ri
     assert rig.table.elements == {}
 
 
+async def test_the_bytes_of_an_http_service_are_not_limited_twice(rig: Rig) -> None:
+    rig.gateway.l4.shapes_http = False  # its HAProxy does
+    limited = Options(limits=Limits(bandwidth=10**6))
+
+    assert await rig.give(with_options(http_route("app", "site-a", port=20007), limited)) == {}
+
+    assert rig.table.elements == {}
+
+
 async def test_a_bandwidth_for_each_client_is_refused_where_haproxy_cannot_keep_it(rig: Rig) -> None:
     each = with_options(http_route("app", "site-a"), Options(limits=Limits(bandwidth_per_client=1000)))
 

@@ -1,10 +1,13 @@
 """Accounts and sessions in memory, by the registry's own decisions; the real one keeps them in PostgreSQL."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import UTC, datetime
 
+from msgspec import UNSET
+
 from kakuremichi.wire import people
-from kakuremichi.wire.commands import Result, Written
+from kakuremichi.wire.commands import Plan, Result, Write, Written
 from kakuremichi_registry import accounts
 from kakuremichi_registry.refusal import Refusal
 
@@ -21,6 +24,8 @@ class FakePeople:
 
     def decide(self, request: people.AnyPeopleRequest) -> Result:
         try:
+            if isinstance(request, Write) and request.terms is not UNSET and request.terms.dry_run:
+                return Plan(changed=deepcopy(self)._write(request) is not None, changes=(), readers=())
             return self._read(request) or self._written(self._write(request))
         except Refusal as refusal:
             return refusal.problem
@@ -35,15 +40,16 @@ class FakePeople:
             case people.FindAccount(name=name):
                 seen = self.accounts.get(name)
                 return people.AccountFound(account=seen and seen.view, password=seen.account.password if seen else "")
-            case people.ListAccounts():
-                return people.Accounts(items=tuple(seen.view for _, seen in sorted(self.accounts.items())))
+            case people.ListAccounts(after=after):
+                found = [seen.view for name, seen in sorted(self.accounts.items()) if name > after]
+                return people.Accounts(items=tuple(found))
             case people.FindSession(session_hash=id_hash):
                 session = self.sessions.get(id_hash)
                 seen = self.accounts.get(session.account) if session else None
                 return people.SessionFound(session=session, account=seen and seen.view)
-            case people.ListSessions(who=who):
-                found = [session for session in self.sessions.values() if who in ("", session.who)]
-                return people.Sessions(items=tuple(sorted(found, key=lambda session: session.session_id)))
+            case people.ListSessions(who=who, after=after):
+                open_ = [each for each in self.sessions.values() if who in ("", each.who) and each.session_id > after]
+                return people.Sessions(items=tuple(sorted(open_, key=lambda session: session.session_id)))
             case people.NoteFailure():
                 self.failures.append(request)
                 return people.Noted()

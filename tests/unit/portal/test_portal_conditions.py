@@ -151,6 +151,15 @@ class TestSources:
                 assert response.status == 200
             assert asked(world).terms == commands.Terms(source="fleet", adopt=adopt)
 
+    @pytest.mark.parametrize(("method", "url"), [("PUT", URL), ("POST", "/api/v1/services")])
+    async def test_no_file_is_called_as_what_comes_from_none(self, world: World, method: str, url: str) -> None:
+        body = WIKI | {"source": "by-hand"}
+        async with world.client.request(method, url, json=body, headers=world.auth) as response:
+            problem = await response.json()
+        assert (response.status, problem["field"]) == (422, "source")
+        assert problem["detail"].startswith("source: by-hand stands for services that come from no file")
+        assert world.registry.asked == []
+
     async def test_a_deletion_says_whose_it_has_to_be(self, world: World) -> None:
         await publish(world)
         async with world.client.delete(f"{URL}?source=fleet", headers=world.auth) as response:

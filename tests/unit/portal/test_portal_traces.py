@@ -26,7 +26,7 @@ def span(number: int, of: int = 1, name: str = "apply", kind: Any = "internal") 
 
 
 async def hear(traces: Traces, subject: str, *spans: SpanRecord) -> None:
-    await traces.hear(Message(subject, encode(SpanBatch(spans=spans))))
+    traces.take(Message(subject, encode(SpanBatch(spans=spans))))
 
 
 async def test_a_trace_is_put_together_from_all_who_took_part(world: World) -> None:
@@ -92,7 +92,7 @@ async def test_the_spans_in_memory_have_an_end_and_nonsense_is_counted() -> None
     for number in range(1, 50):
         await hear(traces, "trace.node.gw1", *(span(each + 1, of=number) for each in range(4)))
     assert traces.spans <= 10
-    await traces.hear(Message("trace.node.gw1", b"\xc1"))
+    traces.take(Message("trace.node.gw1", b"\xc1"))
     assert traces.refused == 1
 
 

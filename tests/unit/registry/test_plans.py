@@ -1,9 +1,10 @@
 """The plan of a dry run: items held against what is live."""
 
+import msgspec
 from msgspec import Raw
 
 from kakuremichi.model.ids import NodeId
-from kakuremichi.model.options import Options
+from kakuremichi.model.options import Options, Upstream
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.commands import Plan
 from kakuremichi.wire.records import Revocation, RouteWithOptions
@@ -62,3 +63,13 @@ def test_more_nodes_than_a_message_names_are_counted() -> None:
     crowd = tuple(NodeId(f"gw{number}") for number in range(MOST_NODES + 5))
     (reader,) = plan([put(POOL, SSH)], {}, {POOL: crowd}).readers
     assert (len(reader.nodes), reader.left_out) == (MOST_NODES, 5)
+
+
+def test_a_plan_says_whom_a_target_with_ipv6_leaves_out() -> None:
+    def told(options: Options) -> str:
+        plain = msgspec.structs.asdict(SSH) | {"kind": "udp"}
+        record = RouteWithOptions(**plain, options=Raw(encode(options)))
+        return plan([put(POOL, record)], {}, {POOL: (GW1,)}).changes[0].what
+
+    assert "the target has IPv6 only, so visitors by IPv4 cannot" in told(Options(upstream=Upstream(ipv6=True)))
+    assert "the target has IPv4 only, so visitors by IPv6 cannot" in told(Options())

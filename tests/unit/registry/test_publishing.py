@@ -7,10 +7,10 @@ from kakuremichi.model.addresses import AGENT_PORTS
 from kakuremichi.model.ids import NodeId, PoolName, ServiceId
 from kakuremichi.model.options import Headers, Http, Options, Upstream
 from kakuremichi.wire.commands import PublishService, TargetInput
-from kakuremichi.wire.records import RouteWithOptions, Target, decode_record
+from kakuremichi.wire.records import IPV6_OF_NAME, RouteWithOptions, Target, decode_record
 from kakuremichi_registry.contexts import NamedNode, PublishContext, TargetRow
 from kakuremichi_registry.forms import check_form
-from kakuremichi_registry.publishing import Publication, decide, first_choice, route, route_tag
+from kakuremichi_registry.publishing import Publication, decide, first_choice, route, route_tag, wanted_tag
 from kakuremichi_registry.refusal import Refusal
 from support.real_registry import http, tcp
 
@@ -86,9 +86,9 @@ BASE = {"http": http("svc"), "tcp": tcp("svc", 10022)}
             ("tcp", {"targets": target(address)}, "targets.address")
             for address in (
                 "", "App.example.com", "a b", "-a.example.com", "a..b", "0.0.0.0",  # noqa: S104
-                "0.1.2.3", "::", "::1", "fe80::1", "169.254.169.254",
+                "0.1.2.3", "::", "::2", "fe80::1", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "169.254.169.254",
                 "169.254.0.1", "224.0.0.1", "ff02::1", "255.255.255.255", "240.0.0.1", "100.100.100.200",
-                "168.63.129.16", "::ffff:127.0.0.1", "2001:db8::1", "fe80::1%eth0", "127.1", "0x7f.0.0.1", "127.0.0.1 ",
+                "168.63.129.16", "::ffff:127.0.0.1", "::127.0.0.1", "fe80::1%eth0", "127.1", "0x7f.0.0.1", "127.0.0.1 ",
                 "127.0.0.1\n", "192.168.2.130:22",
             )
         ),
@@ -167,14 +167,42 @@ def test_a_name_is_of_one_pool_and_a_path_of_one_service(host: str) -> None:
 def test_a_route_says_no_more_than_it_needs_to() -> None:
     """Gateways of the release before carry what they understand whole."""
     plain = published("http").row
-    assert route_tag(plain) == "route.v1"
+    assert route_tag(plain, ["192.168.2.1"]) == "route.v1"
     for more in (
         {"path": "/docs"}, {"host": "*.example.com"}, {"sources": ("10.0.0.0/8",)},
         {"options": Options(paused=True)},
     ):  # fmt: skip
         row = msgspec.structs.replace(plain, **more)
-        assert route_tag(row) == "route.v2"
+        assert route_tag(row, []) == "route.v2"
         assert isinstance(route(row), RouteWithOptions)
+
+
+def told_of(command: PublishService) -> tuple[RouteWithOptions, Target]:
+    """What gateways and the agent are told."""
+    records = [decode_record(item.record) for item in decide(command, check_form(command), seen()).items]
+    (route_told,) = (record for record in records if isinstance(record, RouteWithOptions))
+    (target_told,) = (record for record in records if isinstance(record, Target))
+    return route_told, target_told
+
+
+@pytest.mark.parametrize(("address", "written"), [("::1", "::1"), ("FD00:9:0::0:1", "fd00:9::1")])
+def test_gateways_are_told_that_a_target_has_ipv6(address: str, written: str) -> None:
+    command = msgspec.structs.replace(BASE["tcp"], targets=target(address))
+    route_told, target_told = told_of(command)
+    assert target_told.address == written
+    assert msgspec.msgpack.decode(route_told.options, type=Options) == Options(upstream=Upstream(ipv6=True))
+    # What was asked for stays what was written: a file of the fleet would differ from it for ever.
+    assert decide(command, check_form(command), seen()).row.options == Options()
+    assert wanted_tag(check_form(command)) == "route.v2"
+
+
+def test_a_name_is_resolved_to_ipv6_if_that_is_asked_for() -> None:
+    command = msgspec.structs.replace(
+        BASE["tcp"], targets=target("db.lan"), options=Options(upstream=Upstream(ipv6=True))
+    )
+    assert (told_of(command)[1].name, told_of(command)[1].address) == ("db.lan", IPV6_OF_NAME)
+    with pytest.raises(Refusal, match=r"target address 10\.0\.0\.1 is IPv4"):
+        check_form(msgspec.structs.replace(command, targets=target("10.0.0.1")))
 
 
 @pytest.mark.parametrize("name", ["nas", "localhost", "web.lan", "db_1.site.internal", "xn--e1afmkfd.example"])

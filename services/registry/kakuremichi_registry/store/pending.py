@@ -12,10 +12,10 @@ from kakuremichi_registry.store.entries import Entry, Written
 MOST = 200  # looked at for one answer: a certificate has some 300 bytes, a message 64 kB
 
 ALL = """
-select node_id, certificate, null as former from node where removed_at is null and pending
+select node_id, certificate, null as former from node where removed_at is null and pending and node_id > $1
 union all select r.node_id, r.certificate, n.certificate from node_renewal r join node n using (node_id)
-    where not r.complete
-order by node_id limit $1
+    where not r.complete and r.node_id > $1
+order by node_id limit $2
 """
 ONE = """
 select certificate, false as renewal from node where node_id = $1 and removed_at is null and pending
@@ -32,6 +32,14 @@ class Waiting(NamedTuple):
     renewal: bool  # the node has one and goes on with it; this is its next
 
 
+class Asked(NamedTuple):
+    """A certificate that waits, with the signatures that it has so far, and the one that its node has meanwhile."""
+
+    node_id: str
+    certificate: Signed
+    former: Signed | None
+
+
 class Known(NamedTuple):
     """A live node, found by the identity key that it has proven to hold."""
 
@@ -41,12 +49,15 @@ class Known(NamedTuple):
     endpoints: tuple[str, ...]
 
 
-async def waiting(database: Database) -> list[tuple[Signed, Signed | None]]:
-    """The certificates that wait, with the signatures that they have so far, and the ones that their nodes have."""
+async def waiting(database: Database, after: str, most: int) -> list[Asked]:
+    """By the names of their nodes. A node has one or none: who waits for the first is not asked to renew it."""
     return [
-        (decode(row["certificate"], Signed), decode(row["former"], Signed) if row["former"] is not None else None)
-        for row in await database.fetch(ALL, MOST)
-    ]
+        Asked(
+            row["node_id"], decode(row["certificate"], Signed),
+            decode(row["former"], Signed) if row["former"] is not None else None,
+        )
+        for row in await database.fetch(ALL, after, most)
+    ]  # fmt: skip
 
 
 async def waiting_of(database: Database, node_id: str) -> Waiting | None:

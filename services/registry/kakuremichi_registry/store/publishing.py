@@ -7,7 +7,7 @@ from kakuremichi_registry.contexts import PublishContext, ServiceRow, UnpublishC
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.forms import Wanted
 from kakuremichi_registry.items import Item
-from kakuremichi_registry.publishing import Publication, first_choice, route_tag
+from kakuremichi_registry.publishing import Publication, first_choice, wanted_tag
 from kakuremichi_registry.store.entries import Entry, Written
 from kakuremichi_registry.store.sql import LIVE_S, SERVICE_JSON, names
 
@@ -28,9 +28,9 @@ select json_build_object(
                 from report r join node n using (node_id)
                 where n.role = 'gateway' and n.pool = $2 and n.removed_at is null
                   and r.at > clock_timestamp() - interval '{LIVE_S} seconds' and not $9 = any(r.tags)),
-    'host_holder', (select service_id from service where host = $4 and $4 <> '' and service_id <> $1 and path = $12
+    'host_holder', (select service_id from service where host = $4 and host <> '' and service_id <> $1 and path = $12
                     and coalesce(options -> 'http' ->> 'exact', 'false') = $13),
-    'host_elsewhere', (select service_id from service where host = $4 and $4 <> '' and service_id <> $1 and pool <> $2
+    'host_elsewhere', (select service_id from service where host = $4 and host <> '' and service_id <> $1 and pool <> $2
                        limit 1),
     'freed_host', (select json_build_object('service_id', service_id,
                        'until', to_char(until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
@@ -45,8 +45,10 @@ select json_build_object(
                       where n.role = 'gateway' and n.pool = $2 and n.removed_at is null),
     'target_holders', (select coalesce(json_agg(json_build_object('address', host(a), 'node_id', n.node_id,
                            'role', n.role)), '[]'::json)
-                       from unnest($8::inet[]) a, node n
-                       where n.removed_at is null and (a <<= n.subnet or a = any(n.endpoint_addresses))),
+                       from unnest($8::inet[]) a, lateral (
+                           select node_id, role from node where removed_at is null and subnet && a
+                           union select node_id, role from node
+                           where removed_at is null and role = 'gateway' and a = any(endpoint_addresses)) n),
     'agent_port_holders', (select coalesce(json_agg(json_build_object('service_id', t.service_id,
                                'first_port', t.agent_port, 'last_port', t.agent_last_port)), '[]'::json)
                            from service_target t join node n on n.node_id = t.agent
@@ -54,8 +56,8 @@ select json_build_object(
                              and t.span && kk_span(n.number, $10, $5, $6)),
     'free_agent_port', kk_free_port(($7::text[])[1], $10, $1, {AGENT_PORTS[0]}, {AGENT_PORTS[-1]}, $11),
     'heads', (select coalesce(json_object_agg(h.feed, h.feed_seq), '{{}}'::json) from feed_head h
-              where h.feed in (select 'feed.pool.' || pool from pools
-                               union all select 'feed.agent.' || a from unnest($7::text[]) a))
+              where h.feed = any(array(select 'feed.pool.' || pool from pools
+                                       union all select 'feed.agent.' || a from unnest($7::text[]) a)))
 )::text
 """  # noqa: S608  # constants of ours only
 
@@ -75,7 +77,7 @@ async def see_publish(database: Database, wanted: Wanted) -> PublishContext:
     row = wanted.row
     seen = await database.fetch(
         PUBLISH, row.service_id, row.pool, row.kind, row.host, row.first_port, row.last_port,
-        [wanted.target.agent], wanted.literals, route_tag(row), wanted.proto, first_choice(wanted),
+        [wanted.target.agent], wanted.literals, wanted_tag(wanted), wanted.proto, first_choice(wanted),
         row.path, "true" if row.options.http.exact else "false",
     )  # fmt: skip
     return _publish.decode(seen[0][0])
