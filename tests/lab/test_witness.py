@@ -67,7 +67,7 @@ async def until(holds: Callable[[], Any]) -> Any:
 def by_all(fleet: Fleet) -> Report | None:
     report = verified(fleet)
     assert report.findings == []
-    return report if report.witnesses == set(GATEWAYS) else None
+    return report if report.witnesses >= set(GATEWAYS) else None  # others may have been here for a while
 
 
 async def test_the_export_of_the_live_deployment_names_the_gateways_that_vouch_for_it(fleet: Fleet) -> None:
