@@ -3,7 +3,7 @@
 #   make demo         a small internet on this machine, everything running in it; stays up
 #   make demo-once    the same, fetched once through every gateway, then taken down; exit 0 only if every fetch worked
 #   make demo-down    takes the demo down
-#   make check        format, lint, types, tests without root; under a minute
+#   make check        format, lint, types, tests without root; two minutes
 #   make check-real   make check, then everything on real programs
 #   make test         every test; ARGS="tests/lab/test_lab.py -x" goes to pytest instead of the whole
 #   make bench        the benchmarks; ONLY=name for one
@@ -19,7 +19,7 @@ export MAKECMDGOALS
 INSTALL := scripts/install-debian.sh
 BIN := .venv/bin
 CODE := libs services tests
-# Without root and in seconds; make check-real runs the others.
+# Without root and without servers; make check-real runs the others.
 QUICK := $(wildcard tests/unit tests/flow tests/architecture)
 
 help:
