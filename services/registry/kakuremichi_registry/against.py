@@ -15,10 +15,10 @@ from kakuremichi.audit import export
 from kakuremichi.audit.beginning import opening
 from kakuremichi.audit.chain import LogRow
 from kakuremichi.audit.findings import compare
-from kakuremichi.bus import jetstream
 from kakuremichi.bus.credentials import credentials_of
 from kakuremichi.bus.nats import NatsBus, NatsOptions
 from kakuremichi.bus.port import Bus, BusError
+from kakuremichi.bus.stored import StreamReader
 from kakuremichi.bus.topology import AUDIT, AUDITOR, inbox_prefix
 from kakuremichi.runtime.config import ConfigError, Secret, read_config
 from kakuremichi.runtime.tls import context_for
@@ -27,7 +27,6 @@ from kakuremichi_registry.database import Database, DatabaseUnavailableError, op
 from kakuremichi_registry.store import history, retirement, truth
 
 PAGE = 500
-AT_ONCE = 64  # requests for stored messages under way
 WAIT_S = 10.0
 
 
@@ -55,23 +54,15 @@ async def database_rows(database: Database, until: int, after: int = 0) -> Pages
 
 async def stream_rows(bus: Bus, until: int, after: int = 0) -> Pages:
     """What AUDIT has stored, each row once: after a lost ack the relay may have stored some again."""
-    state = await bus.stream_state(AUDIT.name)
     seen = after
-    for first in range(state.first_seq, state.last_seq + 1, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, state.last_seq + 1))
+    async for messages in StreamReader(bus, AUDIT.name).pages():
         page = []
-        for row in await asyncio.gather(*(_stored(bus, number) for number in numbers)):
-            if row is not None and seen < row.seq <= until:
+        for message in messages:
+            row = LogRow.of(msgspec.json.decode(message.data, type=LoggedFact))
+            if seen < row.seq <= until:
                 seen = row.seq
                 page.append(row)
         yield page
-
-
-async def _stored(bus: Bus, number: int) -> LogRow | None:
-    request = msgspec.json.encode({"seq": number})
-    answer = await bus.request(f"$JS.API.STREAM.MSG.GET.{AUDIT.name}", request, timeout_s=WAIT_S)
-    message = jetstream.parse_stored(AUDIT.name, answer)
-    return None if message is None else LogRow.of(msgspec.json.decode(message.data, type=LoggedFact))
 
 
 def _exported(file: Path, after: int = 0) -> Iterator[LogRow]:
