@@ -15,6 +15,7 @@ import msgspec
 
 from kakuremichi.bus.port import Bus, Message, Subscription
 from kakuremichi.runtime.trace_context import TRACEPARENT, trace_id
+from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire import subjects
 from kakuremichi.wire.facts import LoggedFact
 from kakuremichi.wire.requests import Report
@@ -173,18 +174,14 @@ class Live:
             view.cut()
 
     async def run(self, stop: asyncio.Event) -> None:
-        stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({woken, stopped}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
+                await first_of(self._wake, stop, timeout_s=HEARTBEAT_S)
                 if self._wake.is_set():
-                    await asyncio.wait({stopped}, timeout=GATHER_S)
+                    await first_of(stop, timeout_s=GATHER_S)
                 self._wake.clear()
                 self.flush()
         finally:
-            stopped.cancel()
             self.end()
 
     def flush(self) -> None:
