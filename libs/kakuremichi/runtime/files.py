@@ -3,7 +3,10 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _MAGIC = b"kakuremichi-file/v1\n"
 _DIGEST_BYTES = 32
@@ -14,17 +17,34 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace `path` by `data`: after a crash it holds the old bytes or the new ones, never a part. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with _replacing(path, beside, os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, for its owner alone; it is `path` once all is on the disk. Raises OSError.
+
+    What a killed writer left beside is overwritten by the next one, so there may be one writer at a time.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with _replacing(path, beside, descriptor) as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, beside: Path, descriptor: int) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.absolute().parent)
 
 
 def append_private(path: Path, data: bytes) -> None:
@@ -78,8 +98,8 @@ def _read(path: Path) -> tuple[int, bytes]:
     return int.from_bytes(number, "big"), data
 
 
-def _sync_folder(folder: Path) -> None:
-    # Without it the rename itself may be missing after a power loss.
+def sync_folder(folder: Path) -> None:
+    """Bring what was renamed in `folder` to the disk: else the rename may be missing after a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -26,6 +26,7 @@ from kakuremichi.audit.seals import Authority, AuthorityError, authority_of, ope
 from kakuremichi.audit.verify import Cover, Report
 from kakuremichi.model.ids import NodeId
 from kakuremichi.runtime.config import ConfigError, Secret, read_config
+from kakuremichi.runtime.files import sync_folder
 from kakuremichi.wire.codec import encode
 from kakuremichi.wire.facts import LogRetired
 from kakuremichi_registry import retired_export
@@ -69,7 +70,7 @@ class Retirement:
                 covering = await self._vouched_for(await self._sizes(last), seen.covered)
                 await retired_export.write(self._database, self._file, cut, last, covering)
             found = await asyncio.to_thread(retired_export.read_back, self._file, self._trust_sha256)
-            retired_export.sync_folder(self._file)
+            sync_folder(self._file.absolute().parent)
             going = await self._fitting(found, going, seen.cut)
             row = await self._cut(found, going, actor)
         first, last = found.report.after + 1, found.report.last

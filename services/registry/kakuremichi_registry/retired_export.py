@@ -11,6 +11,7 @@ from kakuremichi.audit.beginning import begin_of, opening
 from kakuremichi.audit.fold import fold
 from kakuremichi.audit.state import State
 from kakuremichi.audit.verify import Known, Report, verify
+from kakuremichi.runtime.files import written_whole
 from kakuremichi.wire.codec import encode
 from kakuremichi_registry.database import Database
 from kakuremichi_registry.retirement import RetireError
@@ -35,26 +36,9 @@ async def write(database: Database, file: Path, cut: Cut | None, until: int, cov
 
     It is written beside and renamed when it is on the disk: a file of this name is whole. Raises OSError.
     """
-    beside = file.with_name(f".{file.name}.part")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            async for line in _lines(database, cut, until, covering):
-                out.write(export.encode(line))
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(file)
-
-
-def sync_folder(file: Path) -> None:
-    descriptor = os.open(file.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with written_whole(file) as out:
+        async for line in _lines(database, cut, until, covering):
+            out.write(export.encode(line))
 
 
 def header_of(known: Deployment, *, part: bool = True) -> export.Header:
