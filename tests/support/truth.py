@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from subprocess import CalledProcessError
 from typing import Any
 
+from kakuremichi.dataplane.haproxy.client import ProxyError
 from kakuremichi.dataplane.haproxy.files import Layout
 from kakuremichi.dataplane.haproxy.listening import host_has_ipv6
 from kakuremichi.dataplane.haproxy.proxy import Haproxy
 from kakuremichi.dataplane.links.desired import LOOPBACK6
 from kakuremichi.dataplane.nftables.reader import parse_table
+from kakuremichi.dataplane.wireguard.device import DeviceError
 from kakuremichi.dataplane.wireguard.userspace import UserspaceDevice
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, Fleet
 from kakuremichi.model.addresses import AGENT_HOST, tunnel_address6, tunnel_network6
@@ -39,7 +42,11 @@ class Behind:
 
 @dataclass(frozen=True)
 class NodeTruth:
-    """One node. `hosts` maps a name, or `:port`, to its servers (address, port) in HAProxy; the agents have none."""
+    """One node. `hosts` maps a name, or `:port`, to its servers (address, port) in HAProxy; the agents have none.
+
+    What HAProxy has and should not have stands in `hosts` under a name that no service can have. While it changes, that
+    is a moment's view: a server comes before its route and goes after it.
+    """
 
     hosts: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     doors: Mapping[Door, Behind] = field(default_factory=dict)
@@ -97,10 +104,19 @@ async def real(fleet: Fleet, names: Iterable[str]) -> Truth:
 
 
 async def differences(fleet: Fleet) -> list[str]:
-    """One sentence for each node that is not as the registry says."""
+    """One sentence for each node that is not as the registry says, or cannot be read."""
     want = await asyncio.to_thread(wanted, fleet)
-    have = await real(fleet, want)
-    return [f"{name}: has {have[name]}, wanted is {want[name]}" for name in want if have[name] != want[name]]
+    found = [await _difference(fleet, name, node) for name, node in want.items()]
+    return [each for each in found if each]
+
+
+async def _difference(fleet: Fleet, name: str, want: NodeTruth) -> str:
+    """ "" if there is none."""
+    try:
+        have = await _real_node(fleet, name)
+    except (CalledProcessError, DeviceError, ProxyError) as error:
+        return f"{name}: cannot be read: {error}"
+    return "" if have == want else f"{name}: has {have}, wanted is {want}"
 
 
 async def settled(fleet: Fleet, within_s: float = 15.0) -> None:
@@ -185,17 +201,20 @@ async def _real_node(fleet: Fleet, name: str) -> NodeTruth:
 
 async def _real_hosts(layout: Layout) -> dict[str, frozenset[tuple[str, int]]]:
     actual = await Haproxy(layout).read()
-    hosts, routed = {}, set()
+    ready = {
+        number: frozenset((server.address, server.port) for server in servers.values() if server.ready)
+        for number, servers in actual.servers.items()
+    }
+    hosts = {}
+    routed = set[int]()
     for key, values in actual.routes.items():
-        (route,) = values
-        assert route is not None, f"{key}: not a value of ours in the route map"
-        routed.add(route.number)
-        of_route = actual.servers.get(route.number, {}).values()
-        hosts[key] = frozenset((server.address, server.port) for server in of_route if server.ready)
-    for number, servers in actual.servers.items():
-        left = [name for name, server in servers.items() if server.ready and number not in routed]
-        assert not left, f"backend p{number}: servers {left} without a route"
-    return hosts
+        if len(values) != 1 or None in values:
+            hosts[f"{key}, not one route of ours but {sorted(map(str, values))}"] = frozenset[tuple[str, int]]()
+        for route in filter(None, values):
+            hosts[key] = ready.get(route.number, frozenset())
+            routed.add(route.number)
+    left = {f"p{number}, no route": servers for number, servers in ready.items() if servers and number not in routed}
+    return hosts | left
 
 
 def _real_doors(listing: str) -> dict[Door, Behind]:
