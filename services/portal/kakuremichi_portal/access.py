@@ -51,7 +51,7 @@ class ApiToken(Struct, frozen=True, kw_only=True):
 
     @property
     def principal(self) -> Principal:
-        return Principal(self.name, self.role, self.scope)
+        return Principal(self.name, self.role, self.scope, expires_at=self.expires_at)
 
     def expired(self, now: float) -> bool:
         return 0 < self.expires_at <= now

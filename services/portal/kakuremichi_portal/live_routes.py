@@ -1,6 +1,7 @@
 """/api/v1/live: events of the log and changes of the nodes' reports as they come (server-sent events)."""
 
 import asyncio
+import time
 
 from aiohttp import web
 from msgspec import UNSET
@@ -11,7 +12,7 @@ from kakuremichi_portal.live import END, Live, View, frame
 from kakuremichi_portal.problems import ProblemError
 from kakuremichi_portal.registry import Registry
 from kakuremichi_portal.route import API, Access, Call, Route
-from kakuremichi_portal.standing import standing_of
+from kakuremichi_portal.standing import left_s, standing_of
 
 LAST_EVENT = "Last-Event-ID"
 LONGEST_S = 300.0  # then the client comes back, and has to show again who it is
@@ -45,7 +46,7 @@ class LiveRoutes:
             missed = await self._missed(call.actor, last) if last is not None else b""
             await response.prepare(call.request)
             await response.write(HELLO + (b"" if view.over else missed))
-            await _write(response, view)
+            await _write(response, view, min(LONGEST_S, left_s(call.caller, call.signed_in, time.time())))
         except ConnectionError:
             pass  # the client has gone
         finally:
@@ -60,9 +61,9 @@ class LiveRoutes:
         return MISSED + frames if len(page.items) == MOST_MISSED or page.next_after is not UNSET else frames
 
 
-async def _write(response: web.StreamResponse, view: View) -> None:
+async def _write(response: web.StreamResponse, view: View, longest_s: float) -> None:
     try:
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(longest_s):
             while (piece := await view.pieces.get()) != END:
                 await response.write(piece)
     except TimeoutError:

@@ -45,6 +45,7 @@ class Principal:
     scope: Scope = EVERYTHING
     account: str = ""  # "": an API token
     label: str = ""  # what the person is called
+    expires_at: int = 0  # Unix seconds, of the token; 0: never
 
     @property
     def actor(self) -> str:

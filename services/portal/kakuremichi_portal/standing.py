@@ -1,5 +1,8 @@
 """What a caller stands on, and which facts take it away: the account, the token, the session of a browser. Pure."""
 
+import math
+from datetime import datetime
+
 import msgspec
 
 from kakuremichi.wire.facts import (
@@ -20,6 +23,13 @@ def standing_of(principal: Principal, signed_in: SignedIn | None) -> frozenset[s
     """A browser that was let in by a token stands on both, the token and its session."""
     who = _account(principal.account) if principal.account else token(principal.name)
     return frozenset({who} | ({_session(signed_in.view.session_id)} if signed_in is not None else set()))
+
+
+def left_s(principal: Principal, signed_in: SignedIn | None, now: float) -> float:
+    """For how many seconds after `now` (Unix time) the caller has what let it in, if nobody takes it away."""
+    token_end = principal.expires_at or math.inf
+    session_end = datetime.fromisoformat(signed_in.view.ends_at).timestamp() if signed_in is not None else math.inf
+    return max(0.0, min(token_end, session_end) - now)
 
 
 def taken_by(fact: LoggedFact) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from msgspec import UNSET
 
@@ -105,7 +105,7 @@ class FakePeople:
         self.sessions[request.session_hash] = people.SessionView(
             session_id=session_id, who=accounts.who_of(request), account=request.account,
             token_sha256=request.token_sha256, method=request.method, source=request.source, client=request.client,
-            opened_at=AT, seen_at=AT, ends_at=datetime.now(UTC).isoformat(),
+            opened_at=AT, seen_at=AT, ends_at=(datetime.now(UTC) + timedelta(seconds=request.ttl_s)).isoformat(),
         )  # fmt: skip
 
     def _end(self, over: Callable[[people.SessionView], bool]) -> None:
