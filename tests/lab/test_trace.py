@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kakuremichi.fleet.api import ApiError
 from kakuremichi.fleet.lab_fleet import AGENTS, GATEWAYS, PORTAL_PORT, Fleet
 from kakuremichi.lab.units import Unit
 from kakuremichi.runtime.tls import client_context
@@ -173,7 +174,12 @@ async def test_the_portal_itself_shows_the_trace_and_the_way_to_each_node(fleet:
     wanted |= {("registry", "registry transaction"), ("portal", "PUT /api/v1/services/{name}")}
 
     def kept() -> Any:
-        trace = get(fleet, f"/traces/{trace_id}")
+        try:
+            trace = get(fleet, f"/traces/{trace_id}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None  # none of its spans has come yet
         return trace if wanted <= {(span["process"], span["name"]) for span in trace["spans"]} else None
 
     trace = await sooner_or_later(kept)

@@ -57,6 +57,11 @@ class Capture:
                 raise CaptureError(f"tcpdump on {self.host}: {said}")
         return self.file.read_bytes()
 
+    def discard(self) -> None:
+        """End it, whatever it saw."""
+        self._process.kill()
+        self._process.wait(_WITHIN_S)
+
     def _wait(self, true: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _WITHIN_S
         while not true():
