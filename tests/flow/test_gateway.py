@@ -84,11 +84,11 @@ async def no_flows(_marks: object) -> None:
 
 
 @asynccontextmanager
-async def running(host: Host, nats: MemoryNats, tmp_path: Path) -> AsyncIterator[Process]:
+async def running(host: Host, nats: MemoryNats, run_dir: Path) -> AsyncIterator[Process]:
     bus = nats.connect("reply.gw1")
     holding, trust = Holding(FEED), verifier()
     model = GatewayModel(trust, MAIN)
-    layout = Layout(tmp_path / "haproxy")
+    layout = Layout(run_dir / "haproxy")
     layout.directory.mkdir(exist_ok=True)
     proxy = ProxyReconciler(host.proxy, Frontend(tcp=("TCP",)), layout)
 
@@ -108,7 +108,7 @@ async def running(host: Host, nats: MemoryNats, tmp_path: Path) -> AsyncIterator
         L4Section(model, host.table, TableReconciler(host.table), "kk0", 1, flush=no_flows),
         HttpSection(model, proxy),
     )
-    follower = Follower(bus, GW, holding, trust, Journal(tmp_path / "feeds", FEED), print)
+    follower = Follower(bus, GW, holding, trust, Journal(run_dir / "feeds", FEED), print)
     reporter = Reporter(bus, GW, bytes(16), (follower,))
     worker = Worker(gateway, reporter.done)
     follower.emit = worker.take
@@ -139,13 +139,13 @@ async def registry() -> AsyncIterator[tuple[MemoryNats, MemoryRegistry]]:
 
 
 async def test_what_the_registry_writes_is_what_the_host_holds(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
     for site in SITES[:3]:
         control.feed(FEED).write(site.agent_peer())
     control.feed(FEED).write(http_route("wiki", "site-a"))
-    async with running(host, nats, tmp_path):
+    async with running(host, nats, run_dir):
         await control.reported(FEED, 4)
         await control.write(FEED, tcp_route("ssh", "site-b", 10022))
         await control.write(FEED, SITES[3].agent_peer())
@@ -162,10 +162,10 @@ async def test_what_the_registry_writes_is_what_the_host_holds(
 
 
 async def test_a_lost_message_is_found_and_mended(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
-    async with running(host, nats, tmp_path) as process:
+    async with running(host, nats, run_dir) as process:
         await control.write(FEED, SITES[0].agent_peer())
         await control.reported(FEED, 1)
         control.feed(FEED).write(SITES[1].agent_peer())  # written, never delivered
@@ -177,10 +177,10 @@ async def test_a_lost_message_is_found_and_mended(
 
 
 async def test_noise_on_the_feed_is_counted_and_disturbs_nothing(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
-    async with running(host, nats, tmp_path) as process:
+    async with running(host, nats, run_dir) as process:
         await control.write(FEED, SITES[0].agent_peer())
         await control.reported(FEED, 1)
         snapshots = process.follower.counters.snapshots
@@ -195,10 +195,10 @@ async def test_noise_on_the_feed_is_counted_and_disturbs_nothing(
 
 
 async def test_a_restart_without_control_plane_changes_nothing(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
-    async with running(host, nats, tmp_path):
+    async with running(host, nats, run_dir):
         for site in SITES:
             await control.write(FEED, site.agent_peer())
         await control.write(FEED, http_route("wiki", "site-a"))
@@ -207,7 +207,7 @@ async def test_a_restart_without_control_plane_changes_nothing(
     peers, routes, applied = host.peers(), host.link.state.routes, len(host.device.applied)
     elements = (await host.table.read()).elements  # type: ignore[union-attr]
 
-    async with running(host, MemoryNats(), tmp_path) as process:  # nobody answers on this bus
+    async with running(host, MemoryNats(), run_dir) as process:  # nobody answers on this bus
         await asyncio.sleep(0.2)
 
         assert host.peers() == peers
@@ -219,11 +219,11 @@ async def test_a_restart_without_control_plane_changes_nothing(
 
 
 async def test_who_is_revoked_goes_first_and_what_is_open_to_it_ends(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     """The peer before the routes, and HAProxy's connections with it: they would hang, not end."""
     nats, control = registry
-    async with running(host, nats, tmp_path):
+    async with running(host, nats, run_dir):
         for site in SITES[:2]:
             await control.write(FEED, site.agent_peer())
         await control.write(FEED, http_route("wiki", "site-a"))
@@ -249,10 +249,10 @@ async def test_who_is_revoked_goes_first_and_what_is_open_to_it_ends(
 
 
 async def test_a_cut_that_haproxy_missed_is_made_when_it_is_back(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
-    async with running(host, nats, tmp_path):
+    async with running(host, nats, run_dir):
         await control.write(FEED, SITES[0].agent_peer())
         await control.write(FEED, http_route("wiki", "site-a"))
         await control.reported(FEED, 2)
@@ -270,10 +270,10 @@ async def test_a_cut_that_haproxy_missed_is_made_when_it_is_back(
 
 
 async def test_removing_one_agent_removes_its_parts_and_no_others(
-    host: Host, registry: tuple[MemoryNats, MemoryRegistry], tmp_path: Path
+    host: Host, registry: tuple[MemoryNats, MemoryRegistry], run_dir: Path
 ) -> None:
     nats, control = registry
-    async with running(host, nats, tmp_path):
+    async with running(host, nats, run_dir):
         for site in SITES[:2]:
             await control.write(FEED, site.agent_peer())
         await control.write(FEED, http_route("wiki", "site-a"))

@@ -100,13 +100,13 @@ async def daemon(folder: Path, answer: Callable[[bytes], bytes]) -> AsyncIterato
 
 
 class TestDaemon:
-    async def test_a_refused_peer_is_found_among_the_others(self, tmp_path: Path) -> None:
+    async def test_a_refused_peer_is_found_among_the_others(self, run_dir: Path) -> None:
         bad = PublicKey(bytes(31) + b"\x07")
 
         def answer(request: bytes) -> bytes:
             return b"errno=-22\n\n" if bad.hex().encode() in request else b"errno=0\n\n"
 
-        async with daemon(tmp_path, answer) as device:
+        async with daemon(run_dir, answer) as device:
             steps = [RemovePeer(KEY), RemovePeer(bad), RemovePeer(KEY)]
             outcomes = await device.apply(steps)
 
@@ -116,11 +116,9 @@ class TestDaemon:
     @pytest.mark.parametrize(
         "answer", [b"", b"\n\n", b"nonsense\n\n", b"errno=x\n\n", b"listen_port=1\n\n", b"public_key=zz\nerrno=0\n\n"]
     )
-    async def test_an_answer_that_is_none_is_an_error_without_the_key_in_it(
-        self, tmp_path: Path, answer: bytes
-    ) -> None:
+    async def test_an_answer_that_is_none_is_an_error_without_the_key_in_it(self, run_dir: Path, answer: bytes) -> None:
         private_key = PrivateKey.generate()
-        async with daemon(tmp_path, lambda _: answer) as device:
+        async with daemon(run_dir, lambda _: answer) as device:
             with pytest.raises(DeviceError, match="interface wg7: wireguard-go") as reading:
                 await device.read()
             assert "wireguard-go" in str(reading.value)
@@ -129,9 +127,9 @@ class TestDaemon:
                     await device.configure(private_key, 1)
                 assert private_key.reveal().hex() not in str(configuring.value)
 
-    async def test_a_daemon_that_lost_its_key_is_noticed(self, tmp_path: Path) -> None:
+    async def test_a_daemon_that_lost_its_key_is_noticed(self, run_dir: Path) -> None:
         answers = [b"errno=0\n\n", b"private_key=00\nlisten_port=7\nerrno=0\n\n", b"listen_port=7\nerrno=0\n\n"]
-        async with daemon(tmp_path, lambda _: answers.pop(0)) as device:
+        async with daemon(run_dir, lambda _: answers.pop(0)) as device:
             private_key = PrivateKey.generate()
             await device.configure(private_key, 7)
 

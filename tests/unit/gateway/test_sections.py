@@ -45,8 +45,8 @@ class StartedProxy(MemoryProxy):
 class Rig:
     """A gateway on fakes, with one agent. `give` brings one record of the service `app` to them."""
 
-    def __init__(self, tmp_path: Path) -> None:
-        layout = Layout(tmp_path / "haproxy")
+    def __init__(self, run_dir: Path) -> None:
+        layout = Layout(run_dir / "haproxy")
         layout.directory.mkdir()
         self.table, self.proxy = MemoryTable(), StartedProxy()
         model = GatewayModel(verifier(), MAIN)
@@ -83,8 +83,8 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> Rig:
-    made = Rig(tmp_path)
+async def rig(run_dir: Path) -> Rig:
+    made = Rig(run_dir)
     await made.open()
     return made
 

@@ -100,8 +100,8 @@ async def test_a_scrape_has_the_samples_and_the_process() -> None:
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
 
 
-async def test_a_socket_is_the_users_own_and_goes_with_the_process(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.sock"
+async def test_a_socket_is_the_users_own_and_goes_with_the_process(run_dir: Path) -> None:
+    path = run_dir / "metrics.sock"
     modes: list[int] = []
 
     async def look() -> Iterable[Sample]:

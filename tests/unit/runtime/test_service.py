@@ -111,11 +111,11 @@ async def test_a_loop_that_does_not_stop_is_cut_after_the_grace(monkeypatch: pyt
     await asyncio.wait_for(running, 5)
 
 
-async def test_systemd_hears_readiness_heartbeats_and_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_systemd_hears_readiness_heartbeats_and_the_end(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
+        systemd.bind(str(run_dir / "notify"))
         systemd.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "40000")
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(5):
