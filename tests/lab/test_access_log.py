@@ -19,7 +19,7 @@ async def test_a_service_that_asks_is_logged_where_the_gateway_keeps_a_log(fleet
     with fleet.api() as api:
         _, answer = api.call(
             "PUT",
-            "/services/logged?wait=applied&timeout=2",
+            "/services/logged?wait=applied&timeout=8",
             {
                 "kind": "http", "host": "logged.lab.test", "options": {"access_log": 1},
                 "targets": [{"agent": "site-a", "port": 8080}],

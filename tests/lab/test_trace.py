@@ -64,7 +64,7 @@ def write(fleet: Fleet, name: str, body: dict[str, Any]) -> tuple[str, dict[str,
         connection.connect()
     try:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection.request("PUT", f"/api/v1/services/{name}?wait=applied&timeout=10", json.dumps(body), headers)
+        connection.request("PUT", f"/api/v1/services/{name}?wait=applied&timeout=25", json.dumps(body), headers)
         answer = connection.getresponse()
         return answer.headers["X-Trace-Id"], json.loads(answer.read())
     finally:

@@ -45,7 +45,7 @@ async def quick(server: NatsServer, role: str, node: str = "", **options: Any) -
         yield bus
 
 
-async def until(true: Callable[[], bool], within_s: float = 10) -> None:
+async def until(true: Callable[[], bool], within_s: float = 30) -> None:
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110  (what is waited for lies in another process)
             await asyncio.sleep(0.01)

@@ -69,7 +69,7 @@ async def restart_with(fleet: Fleet, rules: str) -> None:
 
 def publish(fleet: Fleet, service: PrivateService) -> None:
     api = fleet.api()
-    api.call("POST", "/services?wait=applied&timeout=10", service.body)
+    api.call("POST", "/services?wait=applied&timeout=25", service.body)
     api.close()
 
 

@@ -73,7 +73,7 @@ async def ignore(message: Message) -> None:
     pass
 
 
-async def until(true: Callable[[], bool], within_s: float = 5) -> float:
+async def until(true: Callable[[], bool], within_s: float = 30) -> float:
     """Seconds until it is."""
     began = time.monotonic()
     async with asyncio.timeout(within_s):

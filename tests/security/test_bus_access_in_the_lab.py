@@ -35,7 +35,7 @@ async def fleet(lab: Lab, run_dir: Path) -> AsyncIterator[Fleet]:
 
 def publish(fleet: Fleet) -> None:
     api = fleet.api()
-    status, answer = api.call("POST", "/services?wait=applied&timeout=10", WEB.body)
+    status, answer = api.call("POST", "/services?wait=applied&timeout=25", WEB.body)
     api.close()
     assert status in (200, 201), answer
 

@@ -129,14 +129,14 @@ async def live(fleet: Fleet) -> list[Secret]:
     found = secrets_of(fleet, NODES)
     api = fleet.api()
     for path in ("/agents/site-a/rotate", "/gateways/gw1/rotate"):
-        api.call("POST", f"{path}?wait=applied&timeout=10", {})
+        api.call("POST", f"{path}?wait=applied&timeout=25", {})
     api.close()
     for unit in ("site-b", "gw2", "registry"):
         await fleet.units.restart(unit)
     await fleet._wait("all nodes again", lambda: fleet._all_live(list(NODES)))
     found += secrets_of(fleet, NODES)
     api = fleet.api()
-    api.call("POST", "/agents/site-b/revoke?wait=applied&timeout=10", {})
+    api.call("POST", "/agents/site-b/revoke?wait=applied&timeout=25", {})
     api.close()
     return found
 

@@ -40,7 +40,7 @@ async def revoke(fleet: Fleet, where: str) -> dict[str, Any]:
     """The answer, once every live peer has applied it."""
     api = fleet.api()
     try:
-        _, answer = await asyncio.to_thread(api.call, "POST", f"{where}/revoke?wait=applied&timeout=10")
+        _, answer = await asyncio.to_thread(api.call, "POST", f"{where}/revoke?wait=applied&timeout=25")
     finally:
         api.close()
     print(f"\n{where} revoked: {answer['applied']}")  # noqa: T201  # a figure

@@ -51,11 +51,11 @@ async def _begin(lab: Lab, directory: Path) -> None:
         for service in (WEB_A, ECHO_B):
             await fleet.start_target(service)
             api = fleet.api()
-            api.call("POST", "/services?wait=applied&timeout=10", service.body)
+            api.call("POST", "/services?wait=applied&timeout=25", service.body)
             api.close()
         await back(fleet, GATEWAYS)
         api = fleet.api()
-        api.call("DELETE", "/agents/site-c?wait=applied&timeout=10")
+        api.call("DELETE", "/agents/site-c?wait=applied&timeout=25")
         api.close()
         await stop_control_plane(fleet)
 

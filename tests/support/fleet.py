@@ -94,7 +94,7 @@ def drop(fleet: Fleet, path: str) -> dict[str, Any]:
 
 
 def _applied(fleet: Fleet, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    query = f"{'&' if '?' in path else '?'}wait=applied&timeout=10"
+    query = f"{'&' if '?' in path else '?'}wait=applied&timeout=25"
     with fleet.api() as api:
         status, answer = api.call(method, path + query, body)
     assert status in (200, 201), answer
@@ -102,7 +102,7 @@ def _applied(fleet: Fleet, method: str, path: str, body: dict[str, Any] | None) 
     return answer
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait for what happens in another process; the condition is asked in a thread."""
     async with asyncio.timeout(within_s):
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110  (nothing tells us, only asking does)
@@ -148,7 +148,7 @@ async def killed(fleet: Fleet, unit: str, signal: str = "SIGKILL") -> int:
     return await running(fleet, unit)
 
 
-async def running(fleet: Fleet, unit: str, within_s: float = 15.0) -> int:
+async def running(fleet: Fleet, unit: str, within_s: float = 30.0) -> int:
     """The pid of the unit's living process."""
     async with asyncio.timeout(within_s):
         while True:
@@ -158,7 +158,7 @@ async def running(fleet: Fleet, unit: str, within_s: float = 15.0) -> int:
             await asyncio.sleep(0.02)
 
 
-async def ended(pid: int, within_s: float = 15.0) -> None:
+async def ended(pid: int, within_s: float = 30.0) -> None:
     async with asyncio.timeout(within_s):
         while record.start_time(pid) is not None:  # noqa: ASYNC110  (another process's end has no event)
             await asyncio.sleep(0.005)

@@ -119,7 +119,7 @@ async def _difference(fleet: Fleet, name: str, want: NodeTruth) -> str:
     return "" if have == want else f"{name}: has {have}, wanted is {want}"
 
 
-async def settled(fleet: Fleet, within_s: float = 15.0) -> None:
+async def settled(fleet: Fleet, within_s: float = 30.0) -> None:
     """Wait until every node is as the registry says; fails with what is not."""
     deadline = time.monotonic() + within_s
     while left := await differences(fleet):
