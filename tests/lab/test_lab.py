@@ -93,8 +93,9 @@ class TestPlan:
         route = lab.run("app-b", ["ip", "route", "get", lab.address("visitor")]).stdout
         assert "via 192.168.2.1 " in route
 
-    def test_the_lab_leaves_forwarding_on_gateways_to_the_gateway(self, lab: Lab) -> None:
-        assert lab.run("gw1", ["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout == "0\n"
+    def test_the_lab_leaves_forwarding_on_gateways_to_the_gateway(self, other: Lab) -> None:
+        other.up(fresh=True, bound=True)
+        assert other.run("gw1", ["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout == "0\n"
 
     def test_names_resolve_everywhere_and_others_fail_at_once(self, lab: Lab) -> None:
         for host in lab.topology.hosts:

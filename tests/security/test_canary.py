@@ -83,8 +83,8 @@ class Place:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     """A control plane that lets spies in, a gateway and an agent."""
-    lab = Lab(f"y{os.getpid()}-")
-    place = Place(lab, Path(tempfile.mkdtemp(prefix="kk-y-")), Path(tempfile.mkdtemp(prefix="kk-heard-")))
+    lab = Lab(f"n{os.getpid()}-")
+    place = Place(lab, Path(tempfile.mkdtemp(prefix="kk-n-")), Path(tempfile.mkdtemp(prefix="kk-heard-")))
     lab.up(fresh=True, bound=True)
     try:
         place.capture()

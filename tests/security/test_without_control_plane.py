@@ -213,19 +213,24 @@ async def test_a_gateway_of_which_only_the_path_is_cut_is_asked_in_vain_and_used
 
 
 async def test_the_control_plane_finds_all_as_it_became(fleet: Fleet) -> None:
-    """Last, as it ends the outage: it learns the new keys, and what was kept beside the feeds goes."""
+    """The outage ends for a while: it learns the new keys, and what was kept beside the feeds goes."""
     await power_off(fleet, ["gw1", "site-a"])
     await power_on(fleet, ["gw1", "site-a"])
     await back(fleet, GATEWAYS)
 
     await fleet.start_control_plane()
-    wanted = {name: decode(said_by(fleet, name).announcement.body, Announcement).epoch for name in ("gw1", "site-a")}
-    deadline = time.monotonic() + 90
-    while await asyncio.to_thread(_known_epochs, fleet) != wanted:
-        assert time.monotonic() < deadline, await asyncio.to_thread(_known_epochs, fleet)
-        await asyncio.sleep(0.5)
+    try:
+        wanted = {
+            name: decode(said_by(fleet, name).announcement.body, Announcement).epoch for name in ("gw1", "site-a")
+        }
+        deadline = time.monotonic() + 90
+        while await asyncio.to_thread(_known_epochs, fleet) != wanted:
+            assert time.monotonic() < deadline, await asyncio.to_thread(_known_epochs, fleet)
+            await asyncio.sleep(0.5)
 
-    await back(fleet, GATEWAYS, within_s=5)
+        await back(fleet, GATEWAYS, within_s=5)
+    finally:
+        await stop_control_plane(fleet)
 
 
 def _known_epochs(fleet: Fleet) -> dict[str, int]:
