@@ -111,13 +111,14 @@ async def set_all(device: Device, *peers: Peer) -> None:
 
 class TestConfiguration:
     async def test_the_port_is_told_and_the_key_is_known_by_its_public_half(self, device: Device) -> None:
-        private_key = PrivateKey.generate()
+        for port in (45123, None):  # None: as it is
+            private_key = PrivateKey.generate()
 
-        await device.configure(private_key, 45123)
+            await device.configure(private_key, port)
 
-        state = await device.read()
-        assert (state.public_key, state.listen_port) == (private_key.public(), 45123)
-        assert await device.has_key(private_key.public())
+            state = await device.read()
+            assert (state.public_key, state.listen_port) == (private_key.public(), 45123)
+            assert await device.has_key(private_key.public())
 
     async def test_a_strange_key_is_denied_and_leaves_no_trace(self, device: Device) -> None:
         assert not await device.has_key(new_key())

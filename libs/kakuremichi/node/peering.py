@@ -41,6 +41,15 @@ class PeerSection:
         """The next pass over these nodes removes their peers first, so that the engine begins anew with them."""
         self._anew.update(nodes)
 
+    def replaces(self, nodes: Iterable[NodeId]) -> bool:
+        """Whether one of them is to have another key than the engine was given."""
+        return any(
+            (given := self._given.get(node)) is not None
+            and (wanted := self.peer_of(node)) is not None
+            and wanted.public_key != given.public_key
+            for node in nodes
+        )
+
     async def bring(self, nodes: Iterable[NodeId]) -> Errors:
         """Add and replace, before anything is routed there."""
         return await self._change([node for node in nodes if self.peer_of(node) is not None])

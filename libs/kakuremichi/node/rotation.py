@@ -1,8 +1,9 @@
 """A new WireGuard key for a running node: when somebody asks for it, and on a schedule.
 
-An agent announces the new key first and serves it once it was accepted, as its gateways move to it in that moment. A
-gateway serves it at once and then announces it: agents find their way to it, and have the other gateways meanwhile.
-Either way the engine has one key, and the private half of the next one is in memory only: a process that dies on the
+It is announced first and served once it was accepted: a control plane that is slow or away costs the tunnels nothing.
+Gateways move in the moment of the acceptance, agents a little later, with their own key as with that of a gateway: so
+whoever calls, and that is the agent, is understood. What a gateway has for an agent waits in its engine until then.
+The engine has one key at any time, and the private half of the next one is in memory only: a process that dies on the
 way makes another.
 """
 
@@ -17,9 +18,11 @@ import structlog
 from kakuremichi.dataplane.wireguard.device import Device, DeviceError
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.announcing import make_announcement
+from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.state import Enrolment, NodeState
 from kakuremichi.runtime.waiting import first_of
 from kakuremichi.wire.codec import decode
+from kakuremichi.wire.direct import Exchange
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.records import AnyRecord, Rotate
 
@@ -27,8 +30,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 60.0
 RETRY_S = 1.0
-# Gateways hear of the new key when we do. One that has not moved to it yet would not understand our first word, and a
-# second one loses what waits for it. Until then both directions wait in the engines; nothing is lost.
+# How long an agent leaves its gateways to move: they hear of the acceptance when it does. One that has not moved yet
+# would not understand the agent's first word, and a second one loses what waits for it. Until then what gateways have
+# for the agent waits in their engines; nothing is lost.
 SETTLE_S = 0.15
 
 
@@ -74,7 +78,8 @@ class Rotator:
         """The keyring has taken this announcement of ours."""
         self._accepted = max(self._accepted, said.epoch)
         if self._pending is not None and said.public_key == self._pending.public():
-            await asyncio.sleep(SETTLE_S)
+            if self.enrolment.node.role == "agent":
+                await asyncio.sleep(SETTLE_S)
             await self.serve()
         self._wake.set()
 
@@ -84,13 +89,22 @@ class Rotator:
         if pending is None:
             return
         try:
-            await self._configure(pending)
+            await self.device.configure(pending, None)  # the sites' routers and firewalls know the port
         except DeviceError as error:
             self._pending = pending
             log.warning("new key not served", reason=str(error))
             return
         await self.served()
         log.info("key rotated", took_ms=round((time.monotonic() - self._began) * 1000, 1))
+
+    def exchange(self) -> Exchange:
+        """What this node says of itself where the key counts that its engine has: a peer moves to it at once."""
+        newest = own_exchange(self.state)
+        if self._pending is None:
+            return newest
+        pending = self._pending.public()
+        served = (signed for signed in self.state.before() if decode(signed.body, Announcement).public_key != pending)
+        return Exchange(certificate=newest.certificate, announcement=next(served, newest.announcement))
 
     def doubt(self) -> None:
         """A peer does not know our key: say it again, and hear whether it still stands."""
@@ -132,13 +146,7 @@ class Rotator:
         )
         self.state.save_announcement(signed)
         self._pending = private
-        if self.enrolment.node.role == "gateway":
-            await self.serve()
         self.announce()
-
-    async def _configure(self, private: PrivateKey) -> None:
-        # The same port: the sites' routers and firewalls know it.
-        await self.device.configure(private, (await self.device.read()).listen_port)
 
     def _newest(self) -> Announcement:
         return self._history()[0]

@@ -1,5 +1,6 @@
 """Which reconcilers an agent has, and in which order a pass runs them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -20,6 +21,7 @@ from kakuremichi.model.addresses import IPAddress
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
+from kakuremichi.node.rotation import SETTLE_S
 from kakuremichi.node.worker import Perform, Plan
 from kakuremichi.reconcile.holding import Holding, Key
 from kakuremichi.wire.records import AnyRecord
@@ -126,6 +128,7 @@ class Agent:
         dirty = self.model.take((key, self.direct.prefer(key, wanted.get(key))) for key in sorted(keys))
         self._to_cut |= dirty.cut
         steps: tuple[tuple[str, Perform], ...] = (
+            *self._settling(self.model.gateways),
             ("wireguard", lambda: self.peers.whole(list(self.model.gateways))),
             ("links", lambda: self.routes.whole(())),
             ("nftables", self.targets.whole),
@@ -149,12 +152,17 @@ class Agent:
         if self._to_cut:
             steps.append(("flows", self._cut))
         if gateways:
+            steps += self._settling(gateways)
             steps.append(("wireguard", lambda: self.peers.bring(gateways)))
         if gateways or targets:
             steps.append(("nftables", lambda: self.targets.change(targets, gateways=bool(gateways))))
         if any(node not in self.model.gateways for node in gateways):
             steps.append(("wireguard remove", lambda: self.peers.take(gateways)))
         return steps
+
+    def _settling(self, gateways: Iterable[NodeId]) -> list[tuple[str, Perform]]:
+        """A gateway with another key than before may hear only now that it is accepted: let it move first."""
+        return [("settle", _let_gateways_move)] if self.peers.replaces(gateways) else []
 
     async def _cut(self) -> Errors:
         """Forget the flows of gateways that are gone."""
@@ -165,6 +173,11 @@ class Agent:
             return {("gateway-peer", str(node)): str(error) for node in todo}
         self._to_cut = {node: at for node, at in self._to_cut.items() if node not in todo}
         return {}
+
+
+async def _let_gateways_move() -> Errors:
+    await asyncio.sleep(SETTLE_S)
+    return {}
 
 
 def _place(facts: TargetFacts) -> tuple[Proto, Ports]:

@@ -40,7 +40,6 @@ from kakuremichi.model.addresses import (
 )
 from kakuremichi.model.ids import NodeId
 from kakuremichi.node.cli import NodeOptions, node_command
-from kakuremichi.node.direct import own_exchange
 from kakuremichi.node.firewalls import Firewalls, manage_firewall_option
 from kakuremichi.node.heard import LastHeard
 from kakuremichi.node.key import hold_key, make_key
@@ -119,7 +118,7 @@ async def main(
             direct=station.direct,
         )
         agents = station.direct_peers("agent", feeds.holdings[0].desired, model.check)
-        well_known = WellKnown(layout.own_socket, agents.take, lambda: own_exchange(options.state))
+        rotator = Rotator(device, options.state, enrolment, options.rotate_every_s)
         firewalls = _firewalls(station, model, endpoints, manage=manage_firewall, https=certificates is not None)
         counts = _counts(l4, proxy, layout)
         log.info("gateway starts", node=node.node_id, pool=node.pool, slot=node.slot, endpoints=endpoints)
@@ -127,11 +126,11 @@ async def main(
             gateway,
             feeds,
             warnings,
-            Rotator(device, options.state, enrolment, options.rotate_every_s),
+            rotator,
             new_key=partial(make_key, device, options.state, enrolment, listen_port=port, endpoints=endpoints),
             metrics=NodeMetrics(options.metrics_listen, GatewayMetrics(*counts).collect),
             haproxy=proxy.run,
-            well_known=well_known.run,
+            well_known=WellKnown(layout.own_socket, agents.take, rotator.exchange).run,
             endpoints=partial(heard.watch, device),
             firewalls=firewalls.run,
             counters=CounterDesk(station.bus, node.node_id, node.pool, l4, *counts).run,

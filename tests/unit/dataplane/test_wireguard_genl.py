@@ -63,6 +63,8 @@ def test_pyroute2_reads_the_key_and_the_port() -> None:
 
     assert message.get_attr("WGDEVICE_A_PRIVATE_KEY") == key_text(private_key.reveal()).encode()
     assert message.get_attr("WGDEVICE_A_LISTEN_PORT") == 51820
+    same_port = decoded(configure_request(FAMILY, "wg0", private_key, None).body)
+    assert same_port.get_attr("WGDEVICE_A_LISTEN_PORT") is None
 
 
 @given(st.lists(peers, max_size=5, unique_by=lambda peer: peer.public_key))

@@ -39,7 +39,7 @@ class Engine:
     async def has_key(self, public_key: PublicKey) -> bool:
         return False
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
         """Nothing depends on it."""
 
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:

@@ -1,4 +1,4 @@
-"""A node's new key: announced before or after it is served, never two at once, and only from one that stands."""
+"""A node's new key: announced before it is served, never two at once, and only from one that stands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from kakuremichi.model.keys import PrivateKey, PublicKey
 from kakuremichi.node.announcing import make_announcement
 from kakuremichi.node.rotation import Rotator, made_at
 from kakuremichi.node.state import Enrolment, NodeState
-from kakuremichi.wire.codec import encode
+from kakuremichi.wire.codec import decode, encode
 from kakuremichi.wire.enrolment import BusAccess, EnrolmentAnswer
 from kakuremichi.wire.identity import Announcement
 from kakuremichi.wire.records import Gone, Rotate
@@ -31,7 +31,7 @@ class SlowDevice(MemoryDevice):
 
     broken = False
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
         if self.broken:
             raise DeviceError("interface memory: nobody answers")
         await super().configure(private_key, listen_port)
@@ -54,6 +54,7 @@ class Node:
         )
         self.device, self.announced, self.served = SlowDevice(), 0, 0
         self.enrolment = Enrolment(answer)
+        self.state.save_enrolment(self.enrolment)
         self.first = self.announce_key(PrivateKey.generate().public())
         self.now = NOW_S
         self.rotator = Rotator(
@@ -107,8 +108,10 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_agent_serves_its_new_key_when_it_was_accepted(tmp_path: Path) -> None:
-    node = Node(tmp_path, "agent")
+@pytest.mark.parametrize("role", ["agent", "gateway"])
+async def test_a_new_key_is_served_when_it_was_accepted_and_the_port_stays(tmp_path: Path, role: str) -> None:
+    node = Node(tmp_path, role)
+    await node.device.configure(PrivateKey.generate(), 51820)
     async with running(node):
         await node.rotator.accepted(node.first)
         node.rotator.ask(node.asked())
@@ -120,17 +123,41 @@ async def test_an_agent_serves_its_new_key_when_it_was_accepted(tmp_path: Path) 
 
         await node.rotator.accepted(pending)
         assert await node.serves(pending)
+        assert (await node.device.read()).listen_port == 51820
         assert node.served == 1
 
 
-async def test_a_gateway_serves_it_at_once(tmp_path: Path) -> None:
+async def test_gateways_move_at_once_and_agents_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kakuremichi.node.rotation.SETTLE_S", 3600.0)
+    nodes = [Node(tmp_path / role, role) for role in ("gateway", "agent")]
+    for node in nodes:
+        async with running(node):
+            await node.rotator.accepted(node.first)
+            node.rotator.ask(node.asked())
+            await until(lambda node=node: node.announced == 1)  # type: ignore[misc]
+            moving = asyncio.create_task(node.rotator.accepted(node.newest))
+            await settle()
+            assert moving.done() == await node.serves(node.newest) == (node is nodes[0])
+            moving.cancel()
+
+
+async def test_who_asks_a_node_itself_hears_of_a_key_once_it_is_served(tmp_path: Path) -> None:
     node = Node(tmp_path, "gateway")
     async with running(node):
         await node.rotator.accepted(node.first)
+        assert said(node) == node.first
         node.rotator.ask(node.asked())
         await until(lambda: node.announced == 1)
+        node.announce_key(node.newest.public_key, NOW_S + DAY_S)  # said again while it is pending
 
-        assert await node.serves(node.newest)
+        assert said(node) == node.first
+
+        await node.rotator.accepted(node.newest)
+        assert said(node) == node.newest
+
+
+def said(node: Node) -> Announcement:
+    return decode(node.rotator.exchange().announcement.body, Announcement)
 
 
 async def test_a_node_that_nobody_has_heard_yet_keeps_its_key(tmp_path: Path) -> None:

@@ -36,8 +36,12 @@ class Device(Protocol):
     async def has_key(self, public_key: PublicKey) -> bool:
         """Whether the engine's own key is the one of which this is the public half. Raises DeviceError."""
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
-        """Give the engine its key and UDP port (0: it chooses); the peers stay. Raises DeviceError."""
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
+        """Give the engine its key and UDP port (0: it chooses); the peers stay. Raises DeviceError.
+
+        None leaves the port as it is. Naming the same one again is not that: engines then open another socket, and
+        what waits in the old one is lost.
+        """
 
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:
         """Perform the steps in order, one outcome each. Safe to repeat; a refused step does not stop the others.

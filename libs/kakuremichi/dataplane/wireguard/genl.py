@@ -34,9 +34,10 @@ def get_body(name: str) -> bytes:
     return _HEADER.pack(_GET_DEVICE, _VERSION, 0) + _name(name)
 
 
-def configure_request(family: int, name: str, private_key: PrivateKey, listen_port: int) -> Request:
+def configure_request(family: int, name: str, private_key: PrivateKey, listen_port: int | None) -> Request:
     key = attribute(_A_PRIVATE_KEY, private_key.reveal())
-    return _set(family, name, key + attribute(_A_LISTEN_PORT, _U16.pack(listen_port)))
+    port = b"" if listen_port is None else attribute(_A_LISTEN_PORT, _U16.pack(listen_port))
+    return _set(family, name, key + port)
 
 
 def set_requests(family: int, name: str, steps: Iterable[Step]) -> list[Request]:

@@ -49,7 +49,7 @@ class KernelDevice:
     async def has_key(self, public_key: PublicKey) -> bool:
         return (await self.read()).public_key == public_key
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
         await self._perform([genl.configure_request(await self._known_family(), self.name, private_key, listen_port)])
 
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:

@@ -29,8 +29,9 @@ class MemoryDevice:
     async def has_key(self, public_key: PublicKey) -> bool:
         return self._public_key == public_key
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
-        self._public_key, self._listen_port = private_key.public(), listen_port
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
+        self._public_key = private_key.public()
+        self._listen_port = self._listen_port if listen_port is None else listen_port
         self.peers.pop(self._public_key, None)
 
     async def apply(self, steps: Sequence[Step]) -> tuple[Outcome, ...]:

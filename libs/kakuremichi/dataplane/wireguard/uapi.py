@@ -16,8 +16,9 @@ GET = b"get=1\n\n"
 _PRIVATE_KEY = b"private_key="
 
 
-def configure_request(private_key: PrivateKey, listen_port: int) -> bytes:
-    return b"set=1\nprivate_key=%s\nlisten_port=%d\n\n" % (private_key.reveal().hex().encode(), listen_port)
+def configure_request(private_key: PrivateKey, listen_port: int | None) -> bytes:
+    port = b"" if listen_port is None else b"listen_port=%d\n" % listen_port
+    return b"set=1\nprivate_key=%s\n%s\n" % (private_key.reveal().hex().encode(), port)
 
 
 def set_request(steps: Iterable[Step]) -> bytes:

@@ -72,7 +72,7 @@ class UserspaceDevice:
         self._public_key = public_key
         return True
 
-    async def configure(self, private_key: PrivateKey, listen_port: int) -> None:
+    async def configure(self, private_key: PrivateKey, listen_port: int | None) -> None:
         await self._ask(uapi.configure_request(private_key, listen_port))
         self._public_key = private_key.public()
 
