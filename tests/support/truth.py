@@ -119,8 +119,11 @@ async def _difference(fleet: Fleet, name: str, want: NodeTruth) -> str:
     return "" if have == want else f"{name}: has {have}, wanted is {want}"
 
 
-async def settled(fleet: Fleet, within_s: float = 30.0) -> None:
-    """Wait until every node is as the registry says; fails with what is not."""
+async def settled(fleet: Fleet, within_s: float = 60.0) -> None:
+    """Wait until every node is as the registry says; fails with what is not.
+
+    A node that hears of many removals by a snapshot only, as it was just reconnecting, keeps them for 30 s.
+    """
     deadline = time.monotonic() + within_s
     while left := await differences(fleet):
         assert time.monotonic() < deadline, "\n".join(left)

@@ -25,6 +25,7 @@ from kakuremichi.bus.answers import Answers
 from kakuremichi.bus.delivery import Delivery
 from kakuremichi.bus.port import BusError, BusTimeoutError, BusUnavailableError, Message, header_bytes
 from kakuremichi.runtime.backoff import Backoff
+from kakuremichi.runtime.errors import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +108,7 @@ class Connection:
             self.lose("never opened")
             refused = _UNAUTHORIZED.search(f"{error} {self._client.last_error}")
             kind = CredentialsRefusedError if refused else BusUnavailableError
-            raise kind(f"{server}: {str(error) or type(error).__name__}") from error
+            raise kind(f"{server}: {reason_of(error)}") from error
 
     async def attach(self, delivery: Delivery) -> None:
         """Subscribe on behalf of `delivery`. Whether the server allows it is known after a round trip."""

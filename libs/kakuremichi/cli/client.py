@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from kakuremichi.cli.context import Context
 from kakuremichi.cli.exits import UNREACHABLE, USAGE, CliError, of_status
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.tls import client_context
 
 TIMEOUT_S = 15.0
@@ -58,7 +59,7 @@ class Client:
         except TimeoutError as error:
             raise CliError(f"{self._context.url}: no answer within {timeout_s:g} s", UNREACHABLE) from error
         except (OSError, http.client.HTTPException) as error:
-            raise CliError(f"{self._context.url}: {error or type(error).__name__}", UNREACHABLE) from error
+            raise CliError(f"{self._context.url}: {reason_of(error)}", UNREACHABLE) from error
         finally:
             connection.close()
 

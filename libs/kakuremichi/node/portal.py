@@ -4,6 +4,7 @@ from pathlib import Path
 
 import aiohttp
 
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.tls import context_for
 
 TIMEOUT_S = 10.0
@@ -32,7 +33,7 @@ async def post(url: str, body: bytes, ca_file: Path | None) -> bytes:
         ):
             data = await answer.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise PortalUnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
+        raise PortalUnreachableError(f"{url}: {reason_of(error)}") from error
     if answer.status >= 500 or answer.status == 429:
         raise PortalUnreachableError(f"{url}: the portal answers {answer.status}")
     if answer.status != 200:

@@ -22,6 +22,7 @@ from kakuremichi.node.direct import DirectPeers, DirectRefusedError
 from kakuremichi.node.rotation import nothing
 from kakuremichi.node.silence import Silence
 from kakuremichi.reconcile.holding import Key
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.wire.codec import WireError, decode, encode
 from kakuremichi.wire.direct import MAX_EXCHANGE_BYTES, PATH, Exchange
 from kakuremichi.wire.records import AnyRecord
@@ -151,7 +152,7 @@ async def ask(address: IPAddress, own: Exchange, doors: Iterable[tuple[str, int]
             try:
                 return await _post(session, f"{scheme}://{host}:{port}{PATH}", encode(own))
             except (aiohttp.ClientError, TimeoutError) as error:
-                reasons.append(f"{scheme}: {str(error) or type(error).__name__}")
+                reasons.append(f"{scheme}: {reason_of(error)}")
     raise NoAnswerError("; ".join(reasons))
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 from joserfc.jwk import KeySet
 
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.tls import client_context, is_loopback
 from kakuremichi_portal.oidc_token import IdTokenError, OidcConfig, key_set
 
@@ -95,7 +96,7 @@ class Provider:
                     raise ProviderError(f"{urlsplit(url).path}: answered {answer.status} with {len(body)} bytes")
                 return body
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ProviderError(f"{urlsplit(url).path}: {error or type(error).__name__}") from error
+            raise ProviderError(f"{urlsplit(url).path}: {reason_of(error)}") from error
 
     def _refuse_plain(self, url: str) -> None:
         parts = urlsplit(url)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from opentelemetry import trace
 
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.sampling import may_be_recorded
 
 MAX_WRITERS = 4  # the head of the log is locked until commit: more writers only lengthen the queue
@@ -88,7 +89,7 @@ class Database:
         try:
             return await self._fetch(query, args)
         except LOST as error:
-            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
 
     async def _fetch(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
         try:
@@ -96,7 +97,7 @@ class Database:
                 rows: list[asyncpg.Record] = await connection.fetch(query, *args)
                 return rows
         except BUSY as error:
-            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
 
     async def write(self, query: str, *args: object) -> asyncpg.Record:
         """Call one function that writes; its transaction is the statement.
@@ -121,11 +122,11 @@ class Database:
         ) as error:
             raise StaleError(str(error)) from error
         except BUSY as error:
-            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
         except asyncpg.PostgresError as error:
             raise _meaning(error) from error
         except LOST as error:
-            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
         if row is None:
             raise DatabaseUnavailableError("database: the statement answered no row")
         return row
@@ -178,7 +179,7 @@ class Database:
                 self.dsn, timeout=ACQUIRE_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SETTINGS
             )
         except (*LOST, *BUSY) as error:
-            raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
         try:
             yield connection
         finally:
@@ -197,7 +198,11 @@ def _meaning(error: asyncpg.PostgresError) -> Exception:
         return StaleError(str(error))
     if error.sqlstate == TOKEN_NOT_OPEN:
         return TokenNotOpenError(str(error))
-    return error if not isinstance(error, LOST) else DatabaseUnavailableError(f"database: {error}")
+    return error if not isinstance(error, LOST) else _unavailable(error)
+
+
+def _unavailable(error: BaseException) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(f"database: {reason_of(error)}")
 
 
 async def _leave_as_it_is(_connection: object) -> None:
@@ -214,7 +219,7 @@ async def open_database(dsn: str) -> AsyncIterator[Database]:
     try:
         pool = await asyncpg.create_pool(dsn, **settings)
     except (*LOST, *BUSY) as error:
-        raise DatabaseUnavailableError(f"database: {error or type(error).__name__}") from error
+        raise _unavailable(error) from error
     database = Database(pool, dsn)
     try:
         yield database

@@ -6,6 +6,7 @@ import asyncpg
 import structlog
 
 from kakuremichi.runtime.backoff import Backoff
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.waiting import first_of
 from kakuremichi_registry.database import BUSY, LOST, Database, DatabaseUnavailableError
 
@@ -40,7 +41,7 @@ class Leadership:
                     failures = 0
                     await self._hold(connection, stop)
             except (DatabaseUnavailableError, asyncpg.PostgresError, *LOST, *BUSY) as error:
-                log.warning("listening interrupted", reason=str(error) or type(error).__name__)
+                log.warning("listening interrupted", reason=reason_of(error))
                 await first_of(stop, timeout_s=BACKOFF.delay_s(failures))
                 failures += 1
             finally:

@@ -10,6 +10,7 @@ from kakuremichi.dataplane.wireguard.desired import Peer
 from kakuremichi.dataplane.wireguard.device import DeviceError, DeviceState, Outcome, apply_in_batches
 from kakuremichi.dataplane.wireguard.diff import PeerState, RemovePeer, SetPeer, Step
 from kakuremichi.model.keys import PrivateKey, PublicKey
+from kakuremichi.runtime.errors import reason_of
 
 UAPI_DIRECTORY = Path("/var/run/wireguard")
 
@@ -89,8 +90,7 @@ class UserspaceDevice:
             number = uapi.error_number(answer)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             # The request may hold the private key, so neither it nor the answer belongs into the sentence.
-            reason = str(error) or type(error).__name__
-            raise self._error(f"wireguard-go at {self._path} gave no answer: {reason}") from error
+            raise self._error(f"wireguard-go at {self._path}: {reason_of(error)}") from error
         if number:
             raise self._error(f"wireguard-go refused it: {os.strerror(abs(number)).lower()}")
         return answer
