@@ -59,7 +59,7 @@ _NO_GUARDS = {"KAKUREMICHI_VISITOR_RATE": "1000000", "KAKUREMICHI_VISITOR_CONNEC
 STAGES: dict[str, dict[str, str]] = {"fleet": {}, "crowded": _NO_GUARDS, "many": _NO_GUARDS}
 
 MEASUREMENTS = (
-    Measurement(("tcp_through_gateway_ratio",), tcp.measure),
+    Measurement(("tcp_through_gateway_ratio",), tcp.measure, within_s=300),
     Measurement(("udp_packets_ratio",), udp.measure),
     Measurement(("http_requests_ratio",), partial(web.measure, scheme="http")),
     Measurement(("https_requests_ratio",), partial(web.measure, scheme="https")),
