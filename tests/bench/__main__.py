@@ -38,6 +38,7 @@ from bench import (
 )
 from bench.harness import Book, Figure, print_lines, progress, read_goals
 from bench.stage import Stage, open_stage
+from kakuremichi.runtime.errors import reason_of
 from kakuremichi.runtime.logs import setup_logs
 
 
@@ -113,7 +114,7 @@ async def take(measurement: Measurement, *stage: Stage) -> list[Figure]:
         async with asyncio.timeout(measurement.within_s):
             return await measurement.take(*stage)
     except Exception as error:  # noqa: BLE001  # whatever it was, the figure has no value and the run goes on
-        reason = str(error) or type(error).__name__
+        reason = reason_of(error)
         progress(f"{', '.join(measurement.figures)}: not taken: {reason}")
         return [Figure(name, None, note=reason[:300]) for name in measurement.figures]
 
@@ -147,7 +148,7 @@ def main() -> int:
         try:
             asyncio.run(run(book, only))
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # what was measured is printed all the same
-            progress(f"ended early: {str(error) or type(error).__name__}")
+            progress(f"ended early: {reason_of(error)}")
     lines = book.lines(only)
     print_lines(lines)
     return 0 if lines and all(line.met for line in lines) else 1

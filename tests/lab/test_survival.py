@@ -132,7 +132,7 @@ async def test_the_fleet_converges_from_postgresql_when_nats_has_forgotten_every
     await fleet.units.start_all(fleet.control.units())
 
     await portal_answers(fleet)
-    await truth.settled(fleet, 60)
+    await truth.settled(fleet)
     for gateway in GATEWAYS:
         assert visits.http_get(fleet.lab, gateway, "late-4.lab.test").status == 200
     put(fleet, "after", kind="http", host="after.lab.test")  # and events reach everybody again

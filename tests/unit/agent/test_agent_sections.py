@@ -18,7 +18,6 @@ from kakuremichi.model.ids import NodeId
 from kakuremichi.model.keys import PrivateKey
 from kakuremichi.node.direct import DirectRecords
 from kakuremichi.node.peering import PeerSection, RouteSection
-from kakuremichi.node.worker import Plan
 from kakuremichi.reconcile.holding import Held, Holding, Key
 from kakuremichi.wire.records import AnyRecord
 from kakuremichi_agent import sections
@@ -67,7 +66,7 @@ class Rig:
         self.holding.live.pop(key, None)
         if record is not None:
             self.holding.live[key] = Held(1, bytes(32), GW1.certificate(), record)
-        plan: Plan = self.agent.plan(frozenset({key}))
+        plan = self.agent.plan(frozenset({key}))
         assert not plan.refused
         for _, perform in plan.steps:
             assert not await perform()
